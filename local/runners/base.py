@@ -1,0 +1,83 @@
+"""What a runner runs and gives back. Runners know containers, never jobs or endpoints."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from byoa.container.supervisor import Exit
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """One container to run, as SageMaker's contract describes it."""
+
+    name: str  # unique on this machine, e.g. "training-job-1-algo-1"
+    image: str  # as the request gave it
+    command: tuple[str, ...]  # replaces the image's CMD: ("train",) or ("serve",)
+    ml: Path  # the directory of this machine that the container sees as /opt/ml
+    log: Path  # receives stdout and stderr merged, line by line
+    environment: Mapping[str, str] = field(default_factory=dict)
+    entrypoint: tuple[str, ...] | None = None  # replaces the image's ENTRYPOINT (TRAIN-02)
+    port: int | None = None  # port that the container listens on, to be published
+    isolated: bool = False  # EnableNetworkIsolation (TRAIN-12)
+
+
+class Container(ABC):
+    """A started container. It outlives the server that started it."""
+
+    @property
+    @abstractmethod
+    def handle(self) -> dict[str, Any]:
+        """JSON from which `Runner.adopt` finds the container again after a restart."""
+
+    @property
+    @abstractmethod
+    def address(self) -> tuple[str, int] | None:
+        """Host and port where the published port answers on this machine."""
+
+    @abstractmethod
+    def wait(self, timeout: float) -> Exit | None:
+        """The exit, or None when it still runs after `timeout` seconds (0 looks once)."""
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Send SIGTERM to the container's first process and return at once."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Send SIGKILL to every process of the container and return at once."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Forget a finished container's own files; the log and `ml` stay."""
+
+    def stop(self, grace: float) -> Exit | None:
+        """SIGTERM, at most `grace` seconds, SIGKILL; the exit (TRAIN-150, HOST-03)."""
+        self.terminate()
+        ended = self.wait(grace)
+        if ended is None:
+            self.kill()
+            ended = self.wait(10.0)
+        return ended
+
+
+class Runner(ABC):
+    """Starts containers. `process` runs byoa's own images without Docker."""
+
+    name: str
+
+    @abstractmethod
+    def check(self, image: str) -> None:
+        """Raise UnsupportedError, naming the nearest image that it can run."""
+
+    @abstractmethod
+    def start(self, spec: ContainerSpec) -> Container:
+        """Start and return at once; raises ByoaError when the container cannot be started."""
+
+    @abstractmethod
+    def adopt(self, handle: Mapping[str, Any]) -> Container | None:
+        """The container of an earlier server, running or ended; None when nothing is left."""
