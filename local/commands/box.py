@@ -1,0 +1,167 @@
+"""`byoa train` and `byoa serve`: the box alone, without a server: one process on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from byoa.container.contract import (
+    ALGORITHM_VARIABLE,
+    BASE_DIR_VARIABLE,
+    PORT_VARIABLE,
+    ChannelConfig,
+    InputDataConfig,
+    InstanceGroup,
+    Layout,
+    ResourceConfig,
+    write_hyperparameters,
+)
+from byoa.container.errors import ByoaError
+from byoa.local.commands.options import command
+
+
+def add(commands: Any) -> None:
+    train = command(
+        commands, "train", run_train, help="train an algorithm here and now, without a server",
+        example="byoa train nearest_centroid.py --channel train=digits.csv"
+        " --hyperparameter metric=cosine --model model",
+    )
+    train.add_argument(
+        "algorithm", help="a file with an Algorithm class, module:Class, or a built-in's name"
+    )
+    train.add_argument(
+        "--channel", action="append", default=[], metavar="NAME=PATH",
+        help="a file or folder as an input channel; repeat for more",
+    )
+    train.add_argument(
+        "--content-type", action="append", default=[], metavar="[NAME=]TYPE",
+        help="media type of a channel, or of all; else by the files' suffix",
+    )
+    train.add_argument(
+        "--hyperparameter", "-p", action="append", default=[], metavar="NAME=VALUE",
+        help="a hyperparameter; repeat for more",
+    )
+    train.add_argument("--model", type=Path, default=Path("model"), help="model folder (model)")
+    serve = command(
+        commands, "serve", run_serve, help="serve a model folder or model.tar.gz over HTTP",
+        example="byoa serve model --port 8080\n"
+        "  curl -H 'Content-Type: text/csv' --data-binary @digit.csv localhost:8080/invocations",
+    )
+    serve.add_argument("model", type=Path, nargs="?", default=Path("model"),
+                       help="what training saved: a folder or a model.tar.gz (model)")
+    serve.add_argument("--port", type=int, default=8080, help="port to listen on (8080)")
+    serve.add_argument(
+        "--algorithm", help="a file or module:Class, where the model names one that is not here"
+    )
+
+
+def run_train(args: argparse.Namespace) -> int:
+    channels = _pairs(args.channel, "--channel", "train=digits.csv")
+    hyperparameters = _pairs(args.hyperparameter, "--hyperparameter", "epochs=10")
+    types = dict(each.split("=", 1) if "=" in each.split("/")[0] else ("", each)
+                 for each in args.content_type)
+    if unknown := set(types) - {"", *channels}:
+        raise ByoaError(
+            "CHANNEL_UNKNOWN", f"--content-type names channels that are not given: {unknown}",
+            expected=f"one of {sorted(channels)}",
+        )
+    if args.model.exists() and any(args.model.iterdir()):
+        raise ByoaError(
+            "MODEL_EXISTS", f"{args.model} is not empty",
+            remedy="remove it, or choose another folder with --model",
+        )
+    with tempfile.TemporaryDirectory(prefix="byoa-train-") as base:
+        layout = Layout(Path(base))
+        layout.create()
+        for name, path in channels.items():
+            _link_channel(layout, name, Path(path))
+        write_hyperparameters(layout, hyperparameters)
+        InputDataConfig(
+            {name: ChannelConfig(content_type=types.get(name, types.get(""))) for name in channels}
+        ).write(layout)
+        group = InstanceGroup("homogeneousCluster", "local", ("algo-1",))
+        ResourceConfig.for_host("algo-1", [group]).write(layout)
+        code = _run_box("train", layout, algorithm_environment(args.algorithm))
+        if any(layout.model.iterdir()):
+            shutil.copytree(layout.model, args.model, dirs_exist_ok=True)
+            print(f"model: {args.model}", flush=True)
+    return code
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    if not args.model.exists():
+        raise ByoaError(
+            "MODEL_MISSING", f"{args.model} does not exist",
+            remedy="train one with `byoa train`, or name a model folder or model.tar.gz",
+        )
+    extra = algorithm_environment(args.algorithm) if args.algorithm else _search_path(Path.cwd())
+    with tempfile.TemporaryDirectory(prefix="byoa-serve-") as base:
+        layout = Layout(Path(base))
+        if args.model.is_dir():
+            layout.model.symlink_to(args.model.resolve())
+        else:
+            from byoa.local.storage.archives import extract
+
+            extract(args.model, layout.model)
+        return _run_box("serve", layout, extra | {PORT_VARIABLE: str(args.port)})
+
+
+def _run_box(verb: str, layout: Layout, extra: Mapping[str, str]) -> int:
+    """The container's entrypoint as a supervised child with this terminal's output."""
+    from byoa.container.supervisor import run
+
+    ended = run(
+        [sys.executable, "-m", "byoa.container", verb],
+        env={**os.environ, **extra, BASE_DIR_VARIABLE: str(layout.root), "PYTHONUNBUFFERED": "1"},
+        on_line=lambda line: print(line, flush=True),
+    )
+    return ended.code
+
+
+def algorithm_environment(spec: str) -> dict[str, str]:
+    """Variables that choose an algorithm: a file's own folder goes on the module search path."""
+    file, _, name = spec.partition(":")
+    if not file.endswith(".py"):
+        return {ALGORITHM_VARIABLE: spec, **_search_path(Path.cwd())}
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise ByoaError(
+            "ALGORITHM_MISSING", f"{file} does not exist",
+            remedy="name a file with an Algorithm class, module:Class, or a built-in algorithm",
+        )
+    if not name:
+        from byoa.local.runners.images import find_algorithm
+
+        name = find_algorithm(path).partition(":")[2]
+    return {ALGORITHM_VARIABLE: f"{path.stem}:{name}", **_search_path(path.parent)}
+
+
+def _search_path(folder: Path) -> dict[str, str]:
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{before}" if before else str(folder)}
+
+
+def _link_channel(layout: Layout, name: str, path: Path) -> None:
+    if not path.exists():
+        raise ByoaError("CHANNEL_MISSING", f"channel {name!r}: {path} does not exist")
+    directory = layout.channel(name)
+    if path.is_dir():
+        directory.symlink_to(path.resolve())
+    else:
+        directory.mkdir(parents=True)
+        (directory / path.name).symlink_to(path.resolve())
+
+
+def _pairs(values: list[str], option: str, example: str) -> dict[str, str]:
+    for each in values:
+        if "=" not in each:
+            raise ByoaError(
+                "OPTION_INVALID", f"{option} {each!r} has no '='", expected=f"{option} {example}"
+            )
+    return dict(each.split("=", 1) for each in values)

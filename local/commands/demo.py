@@ -1,0 +1,131 @@
+"""`byoa demo`: the guided tour on a local SageMaker of its own, which leaves nothing behind."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from byoa.container.errors import ByoaError
+from byoa.local import client
+from byoa.local.commands.options import command
+from byoa.local.commands.server import DETACH_SECONDS, DOWN_SECONDS, _await
+
+# The tour's clients must not read the credentials or the endpoints of a real account.
+CLIENT_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands, "demo", run_demo,
+        help="train, deploy and evaluate a digit classifier, without Docker or an account",
+        example="byoa demo --output byoa-demo",
+    )
+    parser.add_argument("--output", default="byoa-demo", help="where the picture goes (byoa-demo)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split and the training (0)")
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    for module, extra in (("sklearn", "demo"), ("matplotlib", "demo"), ("torch", "torch")):
+        _require(module, extra)
+    started = time.monotonic()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(CLIENT_ENVIRONMENT)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory(prefix="byoa-demo-", ignore_cleanup_errors=True) as home:
+        with _Server(Path(home)) as server:
+            ready = time.monotonic()
+            print(f"local SageMaker on {server.url}")
+            from byoa.local.demo.tour import Tour
+
+            suffix = time.strftime("%H%M%S")
+            tour = Tour(server.url, Path(args.output), suffix, args.seed)
+            accuracy = tour.run()
+            stopping = time.monotonic()
+    ended = time.monotonic()
+    seconds = {
+        "Start the local SageMaker": ready - started,
+        **tour.seconds,
+        "Stop the local SageMaker": ended - stopping,
+    }
+    print("\nwhere the time went")
+    for title, spent in seconds.items():
+        print(f"   {title:<28} {spent:6.1f} s")
+    print(f"   {'all':<28} {ended - started:6.1f} s\n")
+    print(f"test accuracy: {accuracy:.3f}")
+    return 0
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _require(module: str, extra: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise ByoaError(
+            "EXTRA_MISSING",
+            f"the demo needs {module}, which is not installed",
+            remedy=f"pip install 'byoa[{extra}]', or run `make demo`, which installs it",
+        )
+
+
+class _Server:
+    """A local SageMaker in a process of its own, stopped whatever happens in between."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.url = ""
+
+    def __enter__(self) -> _Server:
+        self.log = self.home / "server.log"
+        with self.log.open("wb") as output:
+            # Its own session: Ctrl-C reaches the tour alone, which deletes what it made first.
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "byoa.local.cli", "up", "--home", str(self.home),
+                 "--port", "0"],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )
+        try:
+            record = _await(
+                lambda: client.read_record(self.home) if self.process.poll() is None else {},
+                DETACH_SECONDS,
+            )
+            if not record:
+                raise ByoaError(
+                    "SERVER_NOT_STARTED",
+                    f"the local SageMaker did not start:\n{self.log.read_text(errors='replace')}",
+                )
+        except BaseException:
+            self.__exit__()
+            raise
+        self.url = record["url"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A second Ctrl-C must not leave the server behind.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.process.terminate()
+            try:
+                self.process.wait(DOWN_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,64 @@
+"""`byoa image`: names under which a folder with an algorithm runs as an image, without Docker."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from byoa.local.commands.options import add_home, add_json, command, settings
+
+
+def add(commands: Any) -> None:
+    image = command(
+        commands, "image", run_list, help="add, list or remove algorithms that run as images",
+        example="byoa image add my-algorithm ./my-algorithm",
+    )
+    actions = image.add_subparsers(dest="action", metavar="ACTION", parser_class=type(image))
+    add_ = actions.add_parser("add", help="register a folder under an image name")
+    add_.add_argument("name", help="image name without tag, as TrainingImage names it")
+    add_.add_argument("path", type=Path, help="folder that holds the algorithm's module")
+    add_.add_argument("--algorithm", metavar="MODULE:CLASS", help="where it is not the only one")
+    add_.set_defaults(run=run_add)
+    remove = actions.add_parser("remove", help="forget a name; the folder stays")
+    remove.add_argument("name")
+    remove.set_defaults(run=run_remove)
+    list_ = actions.add_parser("list", help="list the names")
+    list_.set_defaults(run=run_list)
+    for parser in (image, add_, remove, list_):
+        add_home(parser)
+        add_json(parser)
+
+
+def _images(args: argparse.Namespace) -> Any:
+    from byoa.local.runners.images import Images
+    from byoa.local.storage.state import State
+
+    home = settings(args).home
+    home.mkdir(parents=True, exist_ok=True)
+    return Images(State(home / "state.sqlite"))
+
+
+def run_add(args: argparse.Namespace) -> int:
+    image = _images(args).add(args.name, args.path, algorithm=args.algorithm)
+    print(f"{image.name}:latest runs {image.algorithm} from {image.path}")
+    return 0
+
+
+def run_remove(args: argparse.Namespace) -> int:
+    _images(args).remove(args.name)
+    print(f"forgot {args.name}")
+    return 0
+
+
+def run_list(args: argparse.Namespace) -> int:
+    images = _images(args).all()
+    if args.json:
+        print(json.dumps([{"name": each.name, "algorithm": each.algorithm, "path": str(each.path)}
+                          for each in images], indent=1))
+        return 0
+    for each in images:
+        print(f"{each.name:<24} {each.algorithm:<40} {each.path}")
+    print(f"{'byoa':<24} {'built-in; chosen by BYOA_ALGORITHM':<40}")
+    return 0

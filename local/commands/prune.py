@@ -1,0 +1,83 @@
+"""`byoa prune`: give disk space back: what finished jobs and interrupted uploads left behind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from typing import Any
+
+from byoa.container.errors import ByoaError
+from byoa.local.commands.options import add_home, add_json, command, settings
+
+DAY_SECONDS = 86_400.0
+
+
+def add(commands: Any) -> None:
+    parser = command(
+        commands, "prune", run_prune,
+        help="remove logs and job folders that nothing needs; records and buckets stay",
+        example="byoa prune --older-than 7 --dry-run",
+    )
+    add_home(parser)
+    add_json(parser)
+    parser.add_argument("--older-than", type=float, default=7.0, metavar="DAYS",
+                        help="keep what changed in the last DAYS days (7)")
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would go")
+
+
+def run_prune(args: argparse.Namespace) -> int:
+    home = settings(args).home
+    if args.older_than < 0:
+        raise ByoaError("OPTION_INVALID", f"--older-than {args.older_than} is negative")
+    before = time.time() - args.older_than * DAY_SECONDS
+    found = [(path, size(path)) for path in candidates(home, before)]
+    for path, _ in [] if args.dry_run else found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    total = sum(each for _, each in found)
+    if args.json:
+        print(json.dumps({"bytes": total, "paths": [str(path) for path, _ in found]}, indent=1))
+    else:
+        for path, each in found:
+            print(f"{each:>14,}  {path}")
+        print(f"{total:>14,}  bytes {'would be' if args.dry_run else ''} removed")
+    return 0
+
+
+def candidates(home: Path, before: float) -> Iterator[Path]:
+    """Job folders and logs that last changed before the epoch second `before` and have ended."""
+    busy = _busy(home)
+    for kind in _folders(home / "jobs"):
+        for job in _folders(kind):
+            if job.name not in busy and job.stat().st_mtime < before:
+                yield job
+    for log in (home / "logs").rglob("*"):
+        if log.is_file() and log.stat().st_mtime < before and not busy.intersection(log.parts):
+            yield log
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(each.lstat().st_size for each in files if each.is_file() and not each.is_symlink())
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
+
+
+def _busy(home: Path) -> set[str]:
+    """Names of jobs and endpoints that have not ended, by the record on disk."""
+    database = home / "state.sqlite"
+    if not database.exists():
+        return set()
+    from byoa.local.storage.state import State
+
+    state = State(database)
+    try:
+        jobs = {row.name for row in state.list("training-job", None)
+                if row.status in ("InProgress", "Stopping")}
+        return jobs | {row.name for row in state.list("endpoint", None)}
+    finally:
+        state.close()
