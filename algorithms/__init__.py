@@ -1,0 +1,11 @@
+"""The authoring API: derive from `Algorithm`, declare `Hyperparameters` with `param`.
+
+Standard library only, so that importing it costs nothing on the way to the author's first line.
+"""
+
+from __future__ import annotations
+
+from byoa.algorithms.base import Algorithm
+from byoa.algorithms.hyperparameters import Hyperparameters, param
+
+__all__ = ["Algorithm", "Hyperparameters", "param"]

@@ -1,0 +1,44 @@
+"""What an author writes: an algorithm that trains, loads what it trained, and predicts.
+
+The same three methods run in a training job, in an endpoint and in a test on the laptop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from byoa.algorithms import hyperparameters as _declared
+
+if TYPE_CHECKING:
+    from byoa.container.run import Run
+
+
+class Algorithm(ABC):
+    """One algorithm. Its hyperparameters are declared in a nested class named `Hyperparameters`
+    that derives from `Algorithm.Hyperparameters`; without one it has none."""
+
+    # An alias, not a variable: only so may a nested class name it as its base (mypy, pyright).
+    Hyperparameters: TypeAlias = _declared.Hyperparameters
+
+    hyperparameters: Any  # an instance of this class's own Hyperparameters
+
+    def __init__(self, hyperparameters: Any) -> None:
+        self.hyperparameters = hyperparameters
+
+    @abstractmethod
+    def train(self, run: Run) -> None:
+        """Read `run.channel(...)`, log `run.metrics`, leave the model in `run.model_dir`."""
+
+    @abstractmethod
+    def load(self, model_dir: Path, device: str) -> Any:
+        """Read what `train` left; the answer is given to `predict`. `device`: "cpu" or "cuda"."""
+
+    @abstractmethod
+    def predict(self, model: Any, records: Any) -> Any:
+        """One prediction for each record.
+
+        `records` is float32 of shape (n, features). The answer is an array of shape (n,) or
+        (n, k), a list of n items, or named columns of n items each.
+        """
