@@ -1,0 +1,162 @@
+"""A server that is killed loses nothing, and goes on where it was."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SLOW = '''\
+import time
+from byoa.algorithms import Algorithm
+
+
+class Slow(Algorithm):
+    def train(self, run):
+        for second in range(60):
+            print(f"tick {second}", flush=True)
+            if (run.layout.root / "go").exists() or run.stopping:
+                break
+            time.sleep(0.1)
+        (run.model_dir / "done.txt").write_text("done")
+
+    def load(self, model_dir, device):
+        return None
+
+    def predict(self, model, records):
+        return records.sum(axis=1)
+'''
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    (folder / "slow.py").write_text(SLOW)
+    return folder
+
+
+def _submit(server: Any, request: Any, slow: Path, bucket: str) -> str:
+    assert server.byoa("image", "add", "slow", str(slow)).returncode == 0
+    server.client("s3").create_bucket(Bucket=bucket)
+    name = f"slow-{uuid.uuid4().hex[:8]}"
+    server.client("sagemaker").create_training_job(**request(
+        name,
+        AlgorithmSpecification={"TrainingImage": "slow:latest", "TrainingInputMode": "File"},
+        OutputDataConfig={"S3OutputPath": f"s3://{bucket}/out"},
+    ))
+    return name
+
+
+def _until(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+def _status(server: Any, job: str) -> dict[str, Any]:
+    jobs = server.client("sagemaker").list_training_jobs(NameContains=job)
+    return jobs["TrainingJobSummaries"][0]
+
+
+def test_a_job_whose_process_still_lives_goes_on_to_its_end(
+    new_sagemaker: Any, training_request: Any, slow: Path
+) -> None:
+    server = new_sagemaker()
+    job = _submit(server, training_request, slow, "restart")
+    _until(lambda: _status(server, job).get("SecondaryStatus") == "Training")
+    server.kill()
+    server.start()
+    ended = _until(lambda: (s := _status(server, job))["TrainingJobStatus"] != "InProgress" and s)
+    assert ended["TrainingJobStatus"] == "Completed"
+    described = server.client("sagemaker").describe_training_job(TrainingJobName=job)
+    key = described["ModelArtifacts"]["S3ModelArtifacts"].split("/", 3)[3]
+    assert server.client("s3").head_object(Bucket="restart", Key=key)["ContentLength"] > 0
+    logs = server.client("logs")
+    streams = logs.describe_log_streams(
+        logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix=f"{job}/"
+    )["logStreams"]
+    events = logs.get_log_events(
+        logGroupName="/aws/sagemaker/TrainingJobs", logStreamName=streams[0]["logStreamName"],
+        startFromHead=True,
+    )["events"]
+    ticks = [event["message"] for event in events if event["message"].startswith("tick")]
+    assert ticks == [f"tick {second}" for second in range(60)], "no line is lost or doubled"
+
+
+def test_finished_jobs_objects_and_endpoints_are_there_after_a_kill(
+    new_sagemaker: Any, training_request: Any, slow: Path
+) -> None:
+    server = new_sagemaker()
+    job = _submit(server, training_request, slow, "kept")
+    client = server.client("sagemaker")
+    client.get_waiter("training_job_completed_or_stopped").wait(
+        TrainingJobName=job, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    before = client.describe_training_job(TrainingJobName=job)
+    client.create_model(
+        ModelName="kept", ExecutionRoleArn="arn:aws:iam::123456789012:role/tests",
+        PrimaryContainer={
+            "Image": "slow:latest", "ModelDataUrl": before["ModelArtifacts"]["S3ModelArtifacts"],
+        },
+    )
+    client.create_endpoint_config(EndpointConfigName="kept", ProductionVariants=[{
+        "VariantName": "AllTraffic", "ModelName": "kept", "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }])
+    client.create_endpoint(EndpointName="kept", EndpointConfigName="kept")
+    waiter = client.get_waiter("endpoint_in_service")
+    waiter.wait(EndpointName="kept", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    server.client("s3").put_object(Bucket="kept", Key="a/b.txt", Body=b"still here")
+    server.kill()
+    server.start()
+    client = server.client("sagemaker")
+    after = client.describe_training_job(TrainingJobName=job)
+    for document in (before, after):
+        document.pop("ResponseMetadata")
+    assert after == before
+    body = server.client("s3").get_object(Bucket="kept", Key="a/b.txt")["Body"].read()
+    assert body == b"still here"
+    client.get_waiter("endpoint_in_service").wait(
+        EndpointName="kept", WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
+    answer = server.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName="kept", ContentType="text/csv", Accept="text/csv", Body=b"1,2\n"
+    )
+    assert float(answer["Body"].read()) == 3.0
+
+
+def test_a_job_whose_process_is_gone_has_failed_with_the_reason(
+    new_sagemaker: Any, training_request: Any, slow: Path
+) -> None:
+    server = new_sagemaker()
+    job = _submit(server, training_request, slow, "gone")
+    _until(lambda: _status(server, job).get("SecondaryStatus") == "Training")
+    server.kill()
+    _kill_processes_of(str(server.home))
+    server.start()
+    ended = _until(lambda: (s := _status(server, job))["TrainingJobStatus"] != "InProgress" and s)
+    assert ended["TrainingJobStatus"] == "Failed"
+    described = server.client("sagemaker").describe_training_job(TrainingJobName=job)
+    assert "gone" in described["FailureReason"] or "SIGKILL" in described["FailureReason"]
+
+
+def _kill_processes_of(home: str) -> None:
+    """SIGKILL every process whose command line or environment names the state directory."""
+    import os
+    import signal
+
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            if home.encode() in text and int(entry.name) != os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
