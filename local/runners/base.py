@@ -71,8 +71,9 @@ class Runner(ABC):
     name: str
 
     @abstractmethod
-    def check(self, image: str) -> None:
-        """Raise UnsupportedError, naming the nearest image that it can run."""
+    def check(self, image: str, *, isolated: bool = False) -> None:
+        """Raise UnsupportedError for an image, or an isolation, that it cannot run; the error
+        names the nearest that it can."""
 
     @abstractmethod
     def start(self, spec: ContainerSpec) -> Container:

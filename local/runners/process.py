@@ -1,0 +1,297 @@
+"""Containers without Docker: each is a process group of this machine under a shim of its own.
+
+Where the kernel allows it a container sees its real /opt/ml; elsewhere SAGEMAKER_BASE_DIR tells it
+where its /opt/ml is. Its environment is its own: nothing of the server's but what a machine has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import site
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from byoa.container.contract import BASE_DIR_VARIABLE, PORT_VARIABLE, ROOT, Layout
+from byoa.container.errors import ByoaError, UnsupportedError
+from byoa.container.supervisor import Exit
+from byoa.local.runners import identity, sandbox, shim
+from byoa.local.runners.base import Container, ContainerSpec, Runner
+from byoa.local.runners.images import Image, Images
+
+LOOPBACK = "127.0.0.1"
+SANDBOX_CHOICES = ("auto", "off")
+# Variables that describe the machine rather than the person who started the server.
+_MACHINE_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
+_LOST = Exit(128 + signal.SIGKILL, signal=int(signal.SIGKILL))
+
+
+class ProcessRunner(Runner):
+    """Runs images of `Images`; the containers' own files are in `home`/containers."""
+
+    name = "process"
+
+    def __init__(self, images: Images, home: Path, *, sandbox: str = "auto") -> None:
+        if sandbox not in SANDBOX_CHOICES:
+            raise ByoaError(
+                "SETTING_INVALID",
+                f"BYOA_SANDBOX is {sandbox!r}",
+                expected=" or ".join(SANDBOX_CHOICES),
+            )
+        self._images = images
+        self._directory = home / "containers"
+        self._sandbox = sandbox
+        self._probe = threading.Lock()
+        self._unavailable: str | None = None
+        self._probed = False
+
+    @property
+    def no_sandbox(self) -> str | None:
+        """Why containers have no private /opt/ml and network; None when they have."""
+        with self._probe:
+            if not self._probed:
+                off = self._sandbox == "off"
+                self._unavailable = "BYOA_SANDBOX is off" if off else sandbox.unavailable()
+                self._probed = True
+            return self._unavailable
+
+    def check(self, image: str, *, isolated: bool = False) -> None:
+        self._images.resolve(image)
+        if isolated and self.no_sandbox is not None:
+            raise UnsupportedError(
+                "ISOLATION_UNAVAILABLE",
+                f"network isolation needs Linux namespaces, and here {self.no_sandbox}",
+                expected="EnableNetworkIsolation false",
+                remedy="submit without network isolation, or allow unprivileged user namespaces",
+            )
+
+    def start(self, spec: ContainerSpec) -> Container:
+        self.check(spec.image, isolated=spec.isolated)
+        if spec.isolated and spec.port is not None:
+            raise UnsupportedError(
+                "ISOLATION_UNAVAILABLE",
+                f"{spec.name} would publish port {spec.port} from an isolated network",
+                expected="EnableNetworkIsolation false for a container that serves",
+            )
+        image = self._images.resolve(spec.image)
+        directory = self._claim(spec.name)
+        scratch = Path(tempfile.mkdtemp(prefix="byoa-"))  # short: socket paths end at 107 bytes
+        port = None if spec.port is None else _free_port()
+        boxed = self.no_sandbox is None
+        for name in ("tmp", "home", "mount"):
+            scratch.joinpath(name).mkdir()
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        shim.write_atomically(
+            directory / shim.SPEC,
+            {
+                "argv": _argv(spec, image, boxed=boxed),
+                "environment": _environment(spec, image, scratch, port, boxed=boxed),
+                "cwd": str(_working_directory(spec, image, scratch, boxed=boxed)),
+                "log": str(spec.log),
+                "ml": str(spec.ml),
+                "mount": str(scratch / "mount"),
+                "sandbox": boxed,
+                "isolated": spec.isolated,
+            },
+        )
+        process = _start_shim(directory)
+        started = identity.start_time(process.pid)
+        handle = {
+            "runner": self.name,
+            "name": spec.name,
+            "directory": str(directory),
+            "scratch": str(scratch),
+            "pid": process.pid,
+            "started": started or "",
+            "address": None if port is None else [LOOPBACK, port],
+        }
+        return ProcessContainer(handle, process)
+
+    def adopt(self, handle: Mapping[str, Any]) -> Container | None:
+        container = ProcessContainer(dict(handle))
+        return container if container.is_known else None
+
+    def _claim(self, name: str) -> Path:
+        """A new directory for the container's files; what an ended one of the name left goes."""
+        directory = self._directory / name
+        with contextlib.suppress(FileNotFoundError):
+            child = json.loads(directory.joinpath(shim.CHILD).read_text(encoding="utf-8"))
+            if identity.is_running(child["pid"], child["started"]):
+                raise ByoaError(
+                    "CONTAINER_EXISTS",
+                    f"container {name!r} is running",
+                    expected="a name that no running container has",
+                )
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True, mode=0o700)
+        return directory
+
+
+class ProcessContainer(Container):
+    """A container known by its shim: the process, and the files that it leaves."""
+
+    def __init__(
+        self, handle: dict[str, Any], process: subprocess.Popen[bytes] | None = None
+    ) -> None:
+        self._handle = handle
+        self._process = process
+        self._directory = Path(handle["directory"])
+        self._lock = threading.Lock()
+        self._exit: Exit | None = None
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        return dict(self._handle)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        address = self._handle["address"]
+        return None if address is None else (str(address[0]), int(address[1]))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it runs, or has left its exit."""
+        shim_runs = identity.is_running(self._handle["pid"], self._handle["started"])
+        return shim_runs or self._left_exit() is not None
+
+    def wait(self, timeout: float) -> Exit | None:
+        if self._exit is not None:
+            return self._exit
+        pid, started = self._handle["pid"], self._handle["started"]
+        if not identity.wait_for_end(pid, started, timeout):
+            return None
+        with self._lock:
+            if self._exit is None:
+                if self._process is not None:
+                    self._process.wait()
+                    _forget(self._process)
+                self._exit = self._left_exit() or self._lost()
+        return self._exit
+
+    def terminate(self) -> None:
+        identity.send(self._handle["pid"], self._handle["started"], shim.TERMINATE)
+
+    def kill(self) -> None:
+        if not identity.send(self._handle["pid"], self._handle["started"], shim.KILL):
+            self._kill_child()
+
+    def remove(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self._handle["scratch"], ignore_errors=True)
+
+    def _left_exit(self) -> Exit | None:
+        try:
+            text = self._directory.joinpath(shim.EXIT).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return Exit.from_json(json.loads(text))
+
+    def _lost(self) -> Exit:
+        """Somebody killed the shim: the container must not go on without anyone to watch it."""
+        self._kill_child()
+        return _LOST
+
+    def _kill_child(self) -> None:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            child = json.loads(self._directory.joinpath(shim.CHILD).read_text(encoding="utf-8"))
+            if identity.is_running(child["pid"], child["started"]):
+                os.killpg(child["pid"], signal.SIGKILL)
+
+
+# Popen objects of shims that have not been waited for: a shim may outlive who started it, which
+# Popen would take for a mistake.
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def _forget(process: subprocess.Popen[bytes]) -> None:
+    _running.discard(process)
+
+
+def _start_shim(directory: Path) -> subprocess.Popen[bytes]:
+    environment = _machine()
+    with open(directory / "shim.err", "wb") as errors:
+        # Blocked until the shim has a child to pass them to, so that an early stop is not lost.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {shim.TERMINATE, shim.KILL})
+        try:
+            process = subprocess.Popen(  # noqa: S603 - an argv of our own
+                [sys.executable, "-m", shim.__name__, str(directory)],
+                env=environment, cwd=directory, stdin=subprocess.DEVNULL,
+                stdout=errors, stderr=errors, start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _running.add(process)
+    return process
+
+
+def _argv(spec: ContainerSpec, image: Image, *, boxed: bool) -> list[str]:
+    whole = [*(spec.entrypoint or image.entrypoint), *spec.command]
+    return whole if boxed else [_inside(spec, part) for part in whole]
+
+
+def _environment(
+    spec: ContainerSpec, image: Image, scratch: Path, port: int | None, *, boxed: bool
+) -> dict[str, str]:
+    """The whole environment of the container; what the platform says wins (TRAIN-83)."""
+    values = {
+        **_machine(),
+        "HOME": str(scratch / "home"),
+        "TMPDIR": str(scratch / "tmp"),
+        "LANG": "C.UTF-8",
+        **image.environment,
+        **spec.environment,
+    }
+    own_path, given = image.environment.get("PYTHONPATH"), spec.environment.get("PYTHONPATH")
+    if own_path and given:
+        values["PYTHONPATH"] = f"{own_path}{os.pathsep}{given}"
+    values.pop(BASE_DIR_VARIABLE, None)
+    values.pop(PORT_VARIABLE, None)
+    if not boxed:
+        values = {name: _inside(spec, value) for name, value in values.items()}
+        values[BASE_DIR_VARIABLE] = str(spec.ml)
+    if port is not None:
+        values[PORT_VARIABLE] = str(port)
+    return values
+
+
+def _machine() -> dict[str, str]:
+    values = {name: os.environ[name] for name in _MACHINE_VARIABLES if name in os.environ}
+    # `python` and the console scripts of this environment come first, as in an image of it.
+    own = os.path.dirname(sys.executable)
+    values["PATH"] = f"{own}{os.pathsep}{values.get('PATH') or os.defpath}"
+    if site.ENABLE_USER_SITE:
+        values["PYTHONUSERBASE"] = site.getuserbase()  # found even with another HOME
+    return values
+
+
+def _working_directory(
+    spec: ContainerSpec, image: Image, scratch: Path, *, boxed: bool
+) -> Path:
+    if image.folder is not None:
+        return image.folder
+    code = Layout(spec.ml).code
+    if not code.is_dir():
+        return scratch
+    return Path(ROOT / code.name) if boxed else code
+
+
+def _inside(spec: ContainerSpec, value: str) -> str:
+    """A value that is a path under /opt/ml, as a path of this machine; others as they are."""
+    if value == str(ROOT) or value.startswith(f"{ROOT}/"):
+        return str(Layout(spec.ml).inside(value))
+    return value
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        return int(taken.getsockname()[1])
