@@ -89,7 +89,11 @@ def test_silence_is_no_line():
 
 def test_a_very_long_line_is_split_without_loss_and_not_inside_a_character():
     # three bytes each, so that 256 KiB falls inside a character
-    _, lines = collect(python("import sys\nsys.stdout.reconfigure(encoding='utf-8')\nsys.stdout.write('€' * 200_000 + '\\nend')"))
+    _, lines = collect(python(
+        "import sys\n"
+        "sys.stdout.reconfigure(encoding='utf-8')\n"
+        "sys.stdout.write('€' * 200_000 + '\\nend')"
+    ))
     assert "".join(lines[:-1]) == "€" * 200_000
     assert lines[-1] == "end"
     assert [len(line.encode()) <= module.LINE_LIMIT_BYTES for line in lines] == [True] * len(lines)
