@@ -1,0 +1,189 @@
+"""What a format is: bytes to a batch of records, and predictions to bytes.
+
+The helpers here are shared by all formats: charset, label columns, float32 and error places.
+"""
+
+from __future__ import annotations
+
+import codecs
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from byoa.container.errors import DataError
+from byoa.container.media_types import MediaType, UnsupportedMediaType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Batch",
+    "Format",
+    "body_empty",
+    "label_size_of",
+    "parameter",
+    "place",
+    "split_labels",
+    "to_float32",
+    "to_utf8",
+]
+
+_UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+
+class Batch(NamedTuple):
+    """Records as arrays that the caller owns and may write to.
+
+    features: float32 (records, columns), C order. labels: None, float32 (records,) or, with
+    several label columns, (records, label columns).
+    """
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.float32] | None
+
+
+class Format(ABC):
+    """One way of writing records; stateless, so one instance serves all threads."""
+
+    name: ClassVar[str]
+    media_types: ClassVar[tuple[str, ...]]
+    """Content types, the canonical one first."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """File name endings, with the dot."""
+    sample: ClassVar[str]
+    """A short body for a human to imitate; a sentence where the format is binary."""
+    answer_parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Parameters of Accept that `encode` honours, with the values it knows."""
+
+    @abstractmethod
+    def decode(
+        self,
+        data: bytes | memoryview,
+        media: MediaType | None = None,
+        *,
+        label_size: int = 0,
+        where: str | None = None,
+    ) -> Batch:
+        """The records of a body or file, at least one.
+
+        `label_size` leading columns are labels, unless the media type's own `label_size` says
+        otherwise; a label that the format names is read in any case. `where` begins the place
+        in errors. Raises DataError: BODY_EMPTY, BODY_MALFORMED, RECORD_NOT_A_NUMBER,
+        RECORD_WIDTH; UnsupportedMediaType for parameters it cannot honour.
+        """
+
+    @abstractmethod
+    def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
+        """The body of an answer, one item a record; `predictions` as in formats.predictions.
+
+        Raises AlgorithmError: PREDICTION_SHAPE, PREDICTION_NOT_ENCODABLE.
+        """
+
+
+def place(where: str | None, record: int | None = None, column: int | None = None) -> str | None:
+    """`train/part-2.csv record 3, column 7`; records and columns are counted from 1."""
+    spot = "" if record is None else f"record {record}"
+    if column is not None:
+        spot = f"{spot}, column {column}" if spot else f"column {column}"
+    return " ".join(part for part in (where, spot) if part) or None
+
+
+def body_empty(where: str | None, sample: str) -> DataError:
+    return DataError(
+        "BODY_EMPTY", "there is no record", where=where,
+        expected=f"at least one record, such as {sample}",
+    )
+
+
+def parameter(
+    media: MediaType | None, name: str, choices: tuple[str, ...], default: str
+) -> str:
+    """A media type's parameter out of `choices`. Raises UnsupportedMediaType."""
+    if media is None or not media.parameters:
+        return default
+    value = media.parameters.get(name, default).lower()
+    if value not in choices:
+        raise UnsupportedMediaType(
+            "MEDIA_TYPE_UNSUPPORTED",
+            f"{name}={value} in Content-Type {media}",
+            expected=" or ".join(f"{name}={choice}" for choice in choices),
+        )
+    return value
+
+
+def label_size_of(media: MediaType | None, default: int) -> int:
+    """The media type's `label_size` where it has one, else `default` (TRAIN-125)."""
+    if media is None or not media.parameters:
+        return default
+    text = media.parameters.get("label_size")
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise UnsupportedMediaType(
+            "MEDIA_TYPE_UNSUPPORTED",
+            f"label_size={text} in Content-Type {media}",
+            expected="the number of leading label columns, such as label_size=1",
+        )
+    return int(text)
+
+
+def to_utf8(data: bytes | memoryview, media: MediaType | None, where: str | None) -> bytes:
+    """A text body as UTF-8 bytes without a byte order mark; `charset` is honoured.
+
+    UTF-8 itself is not verified here, the parsers do that where it matters.
+    """
+    charset = "utf-8"
+    if media is not None and media.parameters:
+        charset = media.parameters.get("charset", charset).lower()
+    body = data if isinstance(data, bytes) else bytes(data)
+    if charset not in _UTF8_NAMES:
+        body = _recode(body, charset, media, where)
+    return body[3:] if body.startswith(codecs.BOM_UTF8) else body
+
+
+def _recode(body: bytes, charset: str, media: MediaType | None, where: str | None) -> bytes:
+    try:
+        # Codecs such as zlib or hex are not text and would be a way to inflate a body.
+        if not getattr(codecs.lookup(charset), "_is_text_encoding", True):
+            raise LookupError(charset)
+        return body.decode(charset).encode("utf-8")
+    except LookupError:
+        raise UnsupportedMediaType(
+            "MEDIA_TYPE_UNSUPPORTED", f"charset={charset} in Content-Type {media} is not known",
+            where=where, expected="a charset that Python knows; utf-8 is best",
+        ) from None
+    except UnicodeError as error:
+        raise DataError(
+            "BODY_MALFORMED", f"the text is not {charset}: {error}", where=where,
+            expected="a body in the charset that its Content-Type names",
+        ) from None
+
+
+def to_float32(values: Any) -> NDArray[np.float32]:
+    """A new, writable float32 array in C order; what float32 cannot hold becomes infinite."""
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(values, dtype=np.float32, order="C")
+
+
+def split_labels(matrix: NDArray[np.float32], label_size: int, where: str | None) -> Batch:
+    """Take the leading `label_size` columns off as labels. Raises DataError RECORD_WIDTH."""
+    if label_size == 0:
+        return Batch(matrix, None)
+    width = matrix.shape[1]
+    if width <= label_size:
+        raise DataError(
+            "RECORD_WIDTH",
+            f"has {_columns(width)}, none is left after {_columns(label_size)} of labels",
+            where=place(where, 1),
+            expected=f"the label first, then at least one feature (label_size={label_size})",
+            remedy="declare records without a label with label_size=0 in their content type",
+        )
+    labels = matrix[:, 0].copy() if label_size == 1 else matrix[:, :label_size].copy()
+    return Batch(matrix[:, label_size:].copy(), labels)
+
+
+def _columns(count: int) -> str:
+    return "1 column" if count == 1 else f"{count} columns"

@@ -1,0 +1,267 @@
+"""text/csv: RFC 4180 with `header`, `charset` and `label_size`; a record is a line of numbers.
+
+Decoding tries one fast route over a block of lines, a JSON parser, which is exact where it
+succeeds. A block it refuses (NaN, `+1`, `.5`, a fault) takes the exact route, cell by cell, which
+names what is wrong. An empty line between records is a fault: answers stay aligned with lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from byoa.container.errors import DataError
+from byoa.container.formats import predictions as shapes
+from byoa.container.formats.base import (
+    Batch,
+    Format,
+    body_empty,
+    label_size_of,
+    parameter,
+    place,
+    split_labels,
+    to_float32,
+    to_utf8,
+)
+from byoa.container.formats.json_text import loads, number_texts
+from byoa.container.media_types import MediaType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["FORMAT"]
+
+_HEADER = ("absent", "present")
+# Parsed numbers are Python objects for a moment, some 10 times the text: blocks bound that.
+_BLOCK_BYTES = 1 << 20
+_HEADER_REMEDY = "if the first line names the columns, send Content-Type text/csv; header=present"
+
+
+class _Csv(Format):
+    name = "csv"
+    media_types = ("text/csv",)
+    suffixes = (".csv",)
+    sample = "1.5,2.0,-3"
+    answer_parameters = {"charset": ("utf-8",), "header": _HEADER}
+
+    def decode(
+        self,
+        data: bytes | memoryview,
+        media: MediaType | None = None,
+        *,
+        label_size: int = 0,
+        where: str | None = None,
+    ) -> Batch:
+        """One record a line, all of one width; `nan` and `inf` are kept, an empty cell is not."""
+        body = to_utf8(data, media, where).rstrip(b"\r\n")
+        header = parameter(media, "header", _HEADER, "absent") == "present"
+        if header and b'"' in body:
+            body, header = _without_header(body, where), False
+        elif header:
+            body = body.partition(b"\n")[2]
+        if not body:
+            raise body_empty(where, self.sample)
+        if b'"' in body:
+            matrix = to_float32(list(_quoted(body, where)))
+        else:
+            matrix = _decode(body, where)
+        return split_labels(matrix, label_size_of(media, label_size), where)
+
+    def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
+        """One line a record, columns in order and flattened; `header=present` names them."""
+        normal = shapes.normalise(predictions)
+        columns = normal if isinstance(normal, dict) else {"prediction": normal}
+        lines = [b",".join(row) for row in zip(*map(_texts, columns.values()), strict=True)]
+        if parameter(media, "header", _HEADER, "absent") == "present":
+            names = [cell for each in columns.items() for cell in _names(*each)]
+            lines.insert(0, b",".join(names))
+        return b"\n".join([*lines, b""])
+
+
+FORMAT = _Csv()
+
+
+def _decode(body: bytes, where: str | None) -> NDArray[np.float32]:
+    """Unquoted text, without a trailing line end."""
+    if len(body) <= _BLOCK_BYTES:
+        block = _fast(body)
+        return to_float32(list(_exact(body.split(b"\n"), where))) if block is None else block
+    import numpy as np
+
+    blocks: list[NDArray[np.float32]] = []
+    records = 0
+    width: int | None = None
+    for text in _split(body):
+        block = _fast(text)
+        if block is None or block.shape[1] != (width or block.shape[1]):
+            block = to_float32(list(_exact(text.split(b"\n"), where, records + 1, width)))
+        width = block.shape[1]
+        records += len(block)
+        blocks.append(block)
+    return np.concatenate(blocks)
+
+
+def _split(body: bytes) -> Iterator[bytes]:
+    """Pieces of about `_BLOCK_BYTES` that end at line ends, which are left out."""
+    start = 0
+    while start < len(body):
+        end = body.find(b"\n", start + _BLOCK_BYTES)
+        end = len(body) if end < 0 else end
+        yield body[start:end]
+        start = end + 1
+
+
+def _fast(text: bytes) -> NDArray[np.float32] | None:
+    """Lines that, comma for comma, are JSON arrays of numbers; None where they are not."""
+    import numpy as np
+
+    # Strings, nested arrays, true, false and null are JSON, but no CSV cells.
+    if b"[" in text or b"{" in text or b"u" in text or b"l" in text or b'"' in text:
+        return None
+    try:
+        rows = loads(b"[[" + text.replace(b"\n", b"],[") + b"]]")
+        with np.errstate(over="ignore"):
+            matrix = np.array(rows, dtype=np.float32)
+    except (ValueError, OverflowError):  # no JSON, or ragged
+        return None
+    return matrix if matrix.shape[1] else None
+
+
+def _exact(
+    lines: Iterable[bytes], where: str | None, first: int = 1, width: int | None = None
+) -> Iterator[list[float]]:
+    """Each line's numbers. Raises DataError naming record and column."""
+    for record, line in enumerate(lines, first):
+        cells = line.rstrip(b"\r").split(b",")
+        width = width or len(cells)
+        yield _numbers(cells, record, width, where)
+
+
+def _numbers(
+    cells: Sequence[bytes | str], record: int, width: int, where: str | None
+) -> list[float]:
+    if len(cells) == 1 and not cells[0].strip():
+        raise DataError(
+            "RECORD_WIDTH", "the line is empty", where=place(where, record),
+            expected=f"{width} number{'' if width == 1 else 's'}",
+        )
+    if len(cells) != width:
+        raise DataError(
+            "RECORD_WIDTH",
+            f"has {len(cells)} column{'' if len(cells) == 1 else 's'}, expected {width}",
+            where=place(where, record), expected="as many columns as record 1 has",
+        )
+    return [_number(cell, record, column, where) for column, cell in enumerate(cells, 1)]
+
+
+def _number(cell: bytes | str, record: int, column: int, where: str | None) -> float:
+    try:
+        # Python alone reads 1_000; and a str, unlike bytes, may hold another script's digits.
+        if (b"_" in cell if isinstance(cell, bytes) else "_" in cell or not cell.isascii()):
+            raise ValueError
+        return float(cell)
+    except ValueError:
+        text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
+        raise DataError(
+            "RECORD_NOT_A_NUMBER",
+            f"{text[:60]!r} is not a number" if text.strip() else "the cell is empty",
+            where=place(where, record, column),
+            expected="a decimal number, or nan for a missing one",
+            remedy=_HEADER_REMEDY if record == 1 else None,
+        ) from None
+
+
+def _rows(body: bytes, where: str | None) -> Iterator[tuple[int, list[str]]]:
+    """The records of text with quoted cells, numbered from 1."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "BODY_MALFORMED", f"the text is not UTF-8: {error}", where=where,
+            expected="UTF-8, or the charset named in the content type",
+        ) from None
+    record = 0
+    try:
+        for record, row in enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), 1):
+            yield record, row
+    except csv.Error as error:
+        raise DataError(
+            "BODY_MALFORMED", f"quotes are not closed or not at a cell's ends: {error}",
+            where=place(where, record + 1), expected='quoted cells as in "1.5","2.0"',
+        ) from None
+
+
+def _quoted(body: bytes, where: str | None) -> Iterator[list[float]]:
+    width = 0
+    for record, cells in _rows(body, where):
+        width = width or len(cells)
+        yield _numbers(cells or [""], record, width or 1, where)
+
+
+def _without_header(body: bytes, where: str | None) -> bytes:
+    """What follows the first record, whose quoted names may hold line ends."""
+    head, _, rest = body.partition(b"\n")
+    while head.count(b'"') % 2 and rest:
+        more, _, rest = rest.partition(b"\n")
+        head += b"\n" + more
+    if head.count(b'"') % 2:
+        raise DataError(
+            "BODY_MALFORMED", "a quote in the header is not closed", where=where,
+            expected='names as in "a","b"',
+        )
+    return rest
+
+
+def _texts(column: NDArray[Any] | list[Any]) -> list[bytes]:
+    """A column's part of each line."""
+    if isinstance(column, list):
+        return [b",".join(_cells(item)) for item in column]
+    return number_texts(column if column.ndim < 3 else column.reshape(len(column), -1))
+
+
+def _cells(value: Any) -> list[bytes]:
+    """A prediction's cells: nested values one after the other, None as an empty cell."""
+    if hasattr(value, "__array__"):
+        array = shapes.native(value)
+        if array.dtype.kind in "UO":
+            return _cells(array.tolist())
+        return number_texts(array.reshape(1, -1))[0].split(b",")
+    if isinstance(value, (list, tuple)):
+        return [cell for each in value for cell in _cells(each)]
+    if isinstance(value, Mapping):
+        return [cell for each in value.values() for cell in _cells(each)]
+    if value is None:
+        return [b""]
+    if isinstance(value, bool):
+        return [b"1" if value else b"0"]
+    if isinstance(value, (int, float)):
+        return [repr(value).encode()]
+    if isinstance(value, str):
+        return [_quote(value)]
+    raise shapes.not_encodable(type(value).__name__)
+
+
+def _names(column_name: str, column: NDArray[Any] | list[Any]) -> list[bytes]:
+    """The header's cells: `score`, or `score_0`, `score_1` … where a record has several."""
+    if isinstance(column, list):
+        several = column and isinstance(column[0], (list, tuple, Mapping))
+        width = len(_cells(column[0])) if several else 0
+    else:
+        several = column.ndim > 1
+        width = math.prod(column.shape[1:])
+    if not several:
+        return [_quote(column_name)]
+    return [_quote(f"{column_name}_{index}") for index in range(width)]
+
+
+def _quote(text: str) -> bytes:
+    if any(mark in text for mark in ',"\r\n'):
+        text = '"' + text.replace('"', '""') + '"'
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise shapes.not_encodable("text that is not Unicode (a lone surrogate)") from None
