@@ -17,7 +17,6 @@ import os
 import sysconfig
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 FAILURE_LIMIT_CHARACTERS = 1024
 
@@ -85,59 +84,106 @@ class UnsupportedError(ByoaError):
     """A request for something that is not run here; `remedy` names the nearest that is."""
 
 
+# --- the failure report ---------------------------------------------------------------------------
+
+
 def user_frame(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame in the author's own code: neither byoa's, a library's nor Python's."""
     return _pick(traceback.extract_tb(error.__traceback__))
 
 
 def _pick(frames: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
-    own = os.path.dirname(os.path.abspath(__file__))
-    roots = [os.path.dirname(own)] if Path(own).name == "container" else [own]
-    foreign = (
-        *(os.path.join(root, name) for root in roots for name in ("container", "serve", "local")),
-        sysconfig.get_path("stdlib"),
-        sysconfig.get_path("purelib"),
-        sysconfig.get_path("platlib"),
-        "<frozen",
-    )
-    theirs = [frame for frame in frames if not frame.filename.startswith(foreign)]
-    built_in = os.path.join(roots[0], "algorithms")
-    return next(
-        iter([f for f in reversed(theirs) if not f.filename.startswith(built_in)]
-             or [f for f in reversed(frames) if f.filename.startswith(built_in)]
-             or []),
-        None,
+    """The author's innermost frame; else a built-in algorithm's; else, for an author whose code is
+    installed, the outermost library frame, which is the one that byoa called."""
+    theirs = [frame for frame in frames if not _is_foreign(frame.filename)]
+    if theirs:
+        return theirs[-1]
+    built_in = [frame for frame in frames if frame.filename.startswith(_BUILT_IN)]
+    if built_in:
+        return built_in[-1]
+    return next((f for f in frames if not f.filename.startswith((*_OWN, *_PYTHON))), None)
+
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_BUILT_IN = os.path.join(_ROOT, "algorithms", "")
+_OWN = tuple(os.path.join(_ROOT, name, "") for name in ("container", "serve", "local"))
+_LIBRARIES = ("site-packages", "dist-packages")
+_PYTHON = ("<frozen", os.path.join(sysconfig.get_path("stdlib"), ""))
+
+
+def _is_foreign(filename: str) -> bool:
+    return filename.startswith((*_OWN, _BUILT_IN, *_PYTHON)) or any(
+        part in _LIBRARIES for part in filename.split(os.sep)
     )
 
 
 def failure_report(error: BaseException, *, note: str = "") -> str:
     """What goes into the failure file: `ValueError: … at train.py:42 in fit: <source line>`, the
-    chain of causes, then as much of the traceback's end as fits in 1,024 characters."""
-    lines = [_headline(error)]
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is not None:
-        lines.append(f"caused by {_headline(cause)}")
+    chain of causes, `note`, then as much of the traceback's end as fits in 1,024 characters."""
+    lines = [_headline(error, 500)]
+    lines += [f"caused by {_headline(cause, 250)}" for cause in _causes(error)]
     if note:
-        lines.append(note)
+        lines.insert(1, note[:250])
     head = "\n".join(lines)
-    if isinstance(error, ByoaError):
-        return head[:FAILURE_LIMIT_CHARACTERS]
+    if not isinstance(error, ByoaError):
+        head = _with_traceback(head, error)
+    return head.encode("utf-8", "replace").decode("utf-8")[:FAILURE_LIMIT_CHARACTERS]
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    seen = {id(error)}
+    while len(found) < 3:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None or id(cause) in seen:
+            break
+        seen.add(id(cause))
+        found.append(cause)
+        error = cause
+    return found
+
+
+def _with_traceback(head: str, error: BaseException) -> str:
+    title = "\n\nTraceback (end):\n"
+    room = FAILURE_LIMIT_CHARACTERS - len(head) - len(title)
     trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-    room = FAILURE_LIMIT_CHARACTERS - len(head) - len("\n\nTraceback (end):\n")
-    if room < 80:
-        return head[:FAILURE_LIMIT_CHARACTERS]
+    if room < 80 or not trace:
+        return head
     if len(trace) > room:
         trace = trace[-room:]
-        trace = trace[trace.find("\n") + 1:]
-    return f"{head}\n\nTraceback (end):\n{trace}"
+        trace = trace[trace.find("\n") + 1 :]
+    return f"{head}{title}{trace}"
 
 
-def _headline(error: BaseException) -> str:
-    text = str(error).strip()
+def _headline(error: BaseException, limit: int) -> str:
+    """Class, message and place in about `limit` characters; the place is never cut away."""
+    place = _place(error)
+    text = _message(error)
+    if len(text) > limit:
+        text = text[:limit].rstrip() + " …"
     name = type(error).__name__
-    head = f"{name}: {text}" if text else name
+    head = (f"{name}: {text}" if text else name) + place
+    members: Sequence[BaseException] = getattr(error, "exceptions", ())
+    for member in [each for each in members if isinstance(each, BaseException)][:3]:
+        head += f"\n- {_headline(member, limit // 3)}"
+    return head
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        notes = getattr(error, "__notes__", None) or ()
+        return "\n".join([str(text).strip(), *map(str, notes)]).strip()
+    except Exception as unprintable:  # a broken __str__ must not hide the failure
+        return f"(its message cannot be printed: {type(unprintable).__name__})"
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        source = f": {error.text.strip()[:100]}" if isinstance(error.text, str) else ""
+        return f" at {os.path.basename(str(error.filename))}:{error.lineno}{source}"
     frame = user_frame(error)
     if frame is None:
-        return head[:700]
-    place = f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}"
-    return f"{head[:600]} at {place}: {(frame.line or '').strip()[:100]}"
+        return ""
+    source = f": {frame.line.strip()[:100]}" if frame.line else ""
+    return f" at {os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}{source}"
