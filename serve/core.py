@@ -1,0 +1,308 @@
+"""From a request to an answer: /ping, /invocations, /execution-parameters, and every refusal.
+
+The core knows neither Flask nor gunicorn. A door hands it a Request and writes the Answer:
+
+    answer     the whole way, blocking until the model has answered
+    prepare    checks, negotiation and decoding: an Answer, or a Job for the model
+    start      the Job's predictions, or a Future for them
+    finish     the predictions of a Job, checked and encoded
+    failed     what was raised on the way, as an answer
+
+`answer` is the steps in one; the express lane takes them one by one, so that its event loop
+never waits. Decoding comes before the model's queue and encoding after it, each on the request's
+own side.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, NamedTuple
+
+from byoa.container import contract
+from byoa.container.errors import AlgorithmError, ByoaError, DataError
+from byoa.container.formats import registry
+from byoa.container.formats.base import Format
+from byoa.container.formats.checks import require_finite, require_width
+from byoa.container.media_types import MediaType, parse_media_type
+from byoa.serve.compute import Compute, ServerBusy
+from byoa.serve.host import FAILED, READY, Host, describe, trace
+from byoa.serve.model import check_predictions
+from byoa.serve.settings import MEGABYTE, Settings
+
+log = logging.getLogger("byoa.serve")
+
+JSON = "application/json"
+ROUTES = {
+    contract.PING_PATH: "GET",
+    contract.INVOCATIONS_PATH: "POST",
+    contract.EXECUTION_PARAMETERS_PATH: "GET",
+}
+# Decoding a body of this size takes about a millisecond. What is larger never runs on the event
+# loop, nor counts as a measure of how quick the model is.
+LARGE_BYTES = 64 * 1024
+# MaxPayloadInMB × MaxConcurrentTransforms may not exceed this (BT-05).
+_TRANSFORM_MEGABYTES = 100
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Request(NamedTuple):
+    """`path` without a query; `headers` with lower-case names (HOST-35)."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Job(NamedTuple):
+    """A decoded request that waits for its predictions."""
+
+    request: Request
+    work: Callable[[], Any]
+    records: int
+    format: Format
+    media: MediaType
+
+
+class Core:
+    """The answers of one worker process. Thread-safe."""
+
+    def __init__(self, host: Host, settings: Settings, *, workers: int = 1) -> None:
+        self.settings = settings
+        self.compute: Compute = host.compute
+        self._host = host
+        self._workers = workers
+        self._ready = Answer(200, b'{"state":"ready"}')
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to any request; waits for the model where it must."""
+        if ROUTES.get(request.path) != request.method:
+            return self._unknown(request)
+        if request.path == contract.PING_PATH:
+            return self.ping()
+        if request.path == contract.EXECUTION_PARAMETERS_PATH:
+            return self.execution_parameters()
+        job = self.prepare(request)
+        if isinstance(job, Answer):
+            return job
+        outcome: Any = None
+        try:
+            outcome = self.start(job)
+            if isinstance(outcome, Future):
+                outcome = outcome.result(self.settings.deadline)
+        except Exception as error:
+            if isinstance(outcome, Future) and not outcome.done():
+                outcome.cancel()
+                return self.too_late(job)
+            return self.failed(request, error)
+        return self.finish(job, outcome)
+
+    # --- the routes --------------------------------------------------------------------------
+
+    def ping(self) -> Answer:
+        """200 once the model is loaded and tried out, else 503 with the reason (HOST-21, 25)."""
+        if self._host.state == READY:
+            running = self.compute.busy_seconds
+            if running <= 2 * self.settings.timeout:
+                return self._ready
+            return _json(503, {
+                "state": "stuck",
+                "code": "MODEL_STUCK",
+                "message": f"a call of predict has been running for {running:.0f} s",
+                "expected": f"predict returns within {self.settings.timeout:g} s",
+            })
+        return _json(503, self._not_ready())
+
+    def execution_parameters(self) -> Answer:
+        """What a batch transform job asks before its first request (BT-02, CONTRA-31)."""
+        megabytes = self.settings.payload_limit // MEGABYTE
+        together = max(1, _TRANSFORM_MEGABYTES // megabytes) if megabytes else 1
+        return _json(200, {
+            "MaxConcurrentTransforms": min(self._workers, together),
+            "BatchStrategy": "MULTI_RECORD",
+            "MaxPayloadInMB": min(megabytes, _TRANSFORM_MEGABYTES),
+        })
+
+    def prepare(self, request: Request) -> Answer | Job:
+        """Everything before the model; an Answer where the request goes no further."""
+        headers = request.headers
+        loaded = self._host.loaded
+        if loaded is None:
+            return self._error(request, 503, self._not_ready(), retry=True)
+        refused = self.too_large(request, len(request.body)) or self._encoded(request)
+        if refused is not None:
+            return refused
+        if not request.body:
+            return self._error(request, 400, DataError(
+                "BODY_EMPTY", "the request has no body", expected="at least one record",
+                remedy=_example("send, for example,"),
+            ).to_json())
+        try:
+            content_type = headers.get("content-type", "")
+            decoder = registry.find(content_type)
+            media = parse_media_type(content_type)
+        except DataError as error:
+            return self._media_refused(request, 415, error)
+        try:
+            accept = headers.get("accept")
+            encoder, answer_media = registry.negotiate(accept, self.settings.default_accept)
+        except DataError as error:
+            return self._media_refused(request, 406, error)
+        try:
+            features = decoder.decode(request.body, media).features
+            if loaded.features is not None:
+                require_width(features, loaded.features)
+            require_finite(features)
+        except Exception as error:
+            return self.failed(request, error)
+        work = partial(loaded.predict, features)
+        return Job(request, work, len(features), encoder, answer_media)
+
+    @staticmethod
+    def is_large(body: bytes) -> bool:
+        """Whether a body takes long enough to decode that a loop should not do it."""
+        return len(body) > LARGE_BYTES
+
+    def start(self, job: Job) -> Any:
+        """The predictions of a job where they come at once, else a Future for them."""
+        if self.is_large(job.request.body):
+            return self.compute.submit(job.work, measured=False)
+        return self.compute.attempt(job.work)
+
+    def finish(self, job: Job, predictions: Any) -> Answer:
+        """The predictions as an answer in the type that was negotiated."""
+        try:
+            check_predictions(predictions, job.records)
+            body = job.format.encode(predictions, job.media)
+        except Exception as error:
+            return self.failed(job.request, error)
+        return Answer(200, body, str(job.media))
+
+    # --- refusals and failures ---------------------------------------------------------------
+
+    def failed(self, request: Request, error: Exception) -> Answer:
+        """400 for the caller's mistake, 503 for a full queue, 500 for everything else.
+
+        The traceback goes to the log, into the body only with BYOA_DEBUG (pain of leaking code).
+        """
+        if isinstance(error, ServerBusy):
+            return self._error(request, 503, error.to_json(), retry=True)
+        fields = describe(error, "PREDICT_FAILED")
+        if isinstance(error, DataError):
+            unsupported = str(fields.get("code", "")).startswith("MEDIA_TYPE")
+            return self._error(request, 415 if unsupported else 400, fields)
+        request_id = _request_id(request)
+        log.error(
+            "request %s failed: %s", request_id, fields["message"],
+            exc_info=None if isinstance(error, AlgorithmError) and not error.__cause__ else error,
+        )
+        if self.settings.debug:
+            fields["traceback"] = trace(error)
+        return self._error(request, 500, fields, request_id=request_id)
+
+    def too_late(self, job: Job) -> Answer:
+        """504 with our own words, before the platform cuts the connection (HOST-31, TRAP-09)."""
+        error = ByoaError(
+            "PREDICT_TIMEOUT",
+            f"no prediction within {self.settings.deadline:g} s,"
+            f" the limit is {self.settings.timeout:g} s",
+            expected="predict returns before SAGEMAKER_MODEL_SERVER_TIMEOUT",
+            remedy="send fewer records, use asynchronous inference or batch transform,"
+            " or raise the variable where the platform's own limit allows",
+        )
+        log.error("request %s: %s", _request_id(job.request), error)
+        return self._error(job.request, 504, error.to_json())
+
+    def too_large(self, request: Request, length: int) -> Answer | None:
+        """413 for a body of `length` bytes over the limit, None within it (HOST-32, TRAP-10)."""
+        limit = self.settings.payload_limit
+        if not limit or length <= limit:
+            return None
+        return self._error(request, 413, DataError(
+            "BODY_TOO_LARGE",
+            f"the body has {length} bytes or more, the limit is {limit}",
+            expected=f"at most {limit} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)",
+            remedy="send fewer records; use application/x-npy or recordio-protobuf, 4 bytes a"
+            " value, instead of JSON; or use asynchronous inference or batch transform",
+        ).to_json())
+
+    def _encoded(self, request: Request) -> Answer | None:
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding in ("", "identity"):
+            return None
+        return self._error(request, 415, DataError(
+            "CONTENT_ENCODING_UNSUPPORTED",
+            f"Content-Encoding {coding} is not supported",
+            expected="a body that is not compressed",
+            remedy="send it as it is, without the header",
+        ).to_json())
+
+    def _media_refused(self, request: Request, status: int, error: DataError) -> Answer:
+        accepted = [
+            {"content_type": each.media_types[0], "sample": each.sample} for each in registry.all()
+        ]
+        fields = {**error.to_json(), "accepted": accepted}
+        fields["expected"] = "one of the types in `accepted`"
+        return self._error(request, status, fields)
+
+    def _unknown(self, request: Request) -> Answer:
+        routes = ", ".join(f"{method} {path}" for path, method in ROUTES.items())
+        known = request.path in ROUTES
+        what = f"{request.method} {request.path[:200]}"
+        fields = ByoaError(
+            "METHOD_NOT_ALLOWED" if known else "ROUTE_UNKNOWN",
+            f"{what} is not answered here", expected=routes,
+        ).to_json()
+        answer = self._error(request, 405 if known else 404, fields)
+        if known:
+            answer = answer._replace(headers=(*answer.headers, ("Allow", ROUTES[request.path])))
+        return answer
+
+    def _not_ready(self) -> dict[str, Any]:
+        host = self._host
+        if host.state == FAILED:
+            return {"state": FAILED, **(host.error or {})}
+        return {
+            "state": host.state,
+            "code": "MODEL_LOADING",
+            "message": f"the model has been loading for {host.seconds:.1f} s",
+        }
+
+    def _error(
+        self, request: Request, status: int, fields: Mapping[str, Any], *,
+        retry: bool = False, request_id: str = "",
+    ) -> Answer:
+        request_id = request_id or _request_id(request)
+        headers = (("X-Request-Id", request_id),) + ((("Retry-After", "1"),) if retry else ())
+        return _json(status, {**fields, "request_id": request_id})._replace(headers=headers)
+
+
+def _json(status: int, document: Mapping[str, Any]) -> Answer:
+    return Answer(status, json.dumps(document).encode())
+
+
+def _example(text: str) -> str:
+    first = registry.all()[0]
+    return f"{text} {first.sample!r} as {first.media_types[0]}"
+
+
+def _request_id(request: Request) -> str:
+    """The caller's own id where it is one word of ASCII, else a new one."""
+    for name in ("x-amzn-requestid", "x-request-id", "x-amzn-sagemaker-inference-id"):
+        value = request.headers.get(name, "")
+        if _REQUEST_ID.fullmatch(value):
+            return value
+    return str(uuid.uuid4())

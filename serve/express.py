@@ -1,0 +1,164 @@
+"""The express lane: /ping and /invocations straight from ASGI to the core, the rest to Flask.
+
+The event loop parses, decodes small bodies and encodes small answers; a model that is not quick
+runs on its own thread, and large bodies are decoded beside the loop. So /ping is never kept
+waiting (TRAP-08).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from byoa.container import contract
+from byoa.serve import bridge
+from byoa.serve.core import Answer, Core, Request
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_SIDE_THREADS = 4
+_PING, _INVOCATIONS = contract.PING_PATH, contract.INVOCATIONS_PATH
+
+
+class _Gone(Exception):
+    """The client left before its request was whole."""
+
+
+class Express:
+    """The ASGI application. `flask` makes the Flask application when it is first needed."""
+
+    def __init__(self, core: Core, flask: Callable[[], bridge.Wsgi]) -> None:
+        self._core = core
+        self._flask = flask
+        self._wsgi: bridge.Wsgi | None = None
+        self._side = ThreadPoolExecutor(_SIDE_THREADS, thread_name_prefix="codec")
+
+    async def __call__(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"only HTTP is answered here, not {scope['type']}")
+        path, method = scope["path"], scope["method"]
+        try:
+            if path == _INVOCATIONS and method == "POST":
+                answer = await self._invoke(scope, receive)
+            elif path == _PING and method == "GET":
+                answer = self._core.ping()
+            else:
+                await self._hand_over(scope, receive, send)
+                return
+        except _Gone:
+            return
+        await _answer(send, answer)
+
+    async def _invoke(self, scope: bridge.Scope, receive: Receive) -> Answer:
+        core = self._core
+        headers = _headers(scope)
+        request = Request("POST", _INVOCATIONS, headers, b"")
+        body = await self._read(request, receive)
+        if isinstance(body, Answer):
+            return body
+        request = request._replace(body=body)
+        if core.is_large(body):
+            side = asyncio.get_running_loop().run_in_executor
+            job = await side(self._side, core.prepare, request)
+            if isinstance(job, Answer):
+                return job
+            outcome = await self._predict(job)
+            if isinstance(outcome, Answer):
+                return outcome
+            return await side(self._side, core.finish, job, outcome)
+        job = core.prepare(request)
+        if isinstance(job, Answer):
+            return job
+        outcome = await self._predict(job)
+        return outcome if isinstance(outcome, Answer) else core.finish(job, outcome)
+
+    async def _predict(self, job: Any) -> Any:
+        """The predictions of a job, or an Answer where there are none."""
+        core = self._core
+        try:
+            outcome = core.start(job)
+            if not isinstance(outcome, Future):
+                return outcome
+            waiter = asyncio.wrap_future(outcome)
+            await asyncio.wait((waiter,), timeout=core.settings.deadline)
+            if not waiter.done():
+                waiter.cancel()  # what still waits in the queue is dropped
+                return core.too_late(job)
+            return waiter.result()
+        except Exception as error:
+            return core.failed(job.request, error)
+
+    async def _read(self, request: Request, receive: Receive) -> bytes | Answer:
+        """The whole body, or the answer 413 as soon as it is known to be over the limit."""
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal():
+            refused = self._core.too_large(request, int(declared))
+            if refused is not None:
+                return refused
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            return bytes(message.get("body", b""))
+        chunks: list[bytes] = []
+        length = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            chunk = message.get("body", b"")
+            length += len(chunk)
+            refused = self._core.too_large(request, length)
+            if refused is not None:
+                return refused
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await receive()
+
+    async def _hand_over(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope["method"], scope["path"], _headers(scope), b"")
+        body = await self._read(request, receive)
+        if isinstance(body, Answer):
+            await _answer(send, body)
+            return
+        environ = bridge.environ_of(scope, body)
+        status, headers, answer = await asyncio.get_running_loop().run_in_executor(
+            self._side, self._call, environ
+        )
+        await _send(send, status, headers, answer)
+
+    def _call(self, environ: dict[str, Any]) -> bridge.Answered:
+        if self._wsgi is None:
+            self._wsgi = self._flask()
+        return bridge.call(self._wsgi, environ)
+
+
+def _headers(scope: bridge.Scope) -> dict[str, str]:
+    """ASGI's headers are lower-case already; one given twice is joined as HTTP says."""
+    pairs = scope["headers"]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+    if len(headers) < len(pairs):
+        headers = {}
+        for raw_name, raw_value in pairs:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+async def _answer(send: Send, answer: Answer) -> None:
+    headers = [
+        (b"content-type", answer.content_type.encode("latin-1")),
+        (b"content-length", b"%d" % len(answer.body)),
+    ]
+    if answer.headers:
+        headers += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
+    await _send(send, answer.status, headers, answer.body)
+
+
+async def _send(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,235 @@
+"""gunicorn as a library: the plan of workers, the settings, and what happens around a fork.
+
+The master is this process, so SIGTERM reaches it. It opens the port and never loads a model;
+each worker loads its own, in the background.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from byoa.container import contract, hardware
+from byoa.serve.settings import Settings
+
+# Worker processes that may die before any of them has loaded the model.
+_DEATHS_BEFORE_READY = 3
+# gunicorn's own ASGI worker waits for idle connections when it stops; uvicorn's closes them.
+_GUNICORN_ASGI_KEEPALIVE = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is started, decided from the settings and what the machine has."""
+
+    workers: int
+    cpus: tuple[int, ...]  # the usable ones, for pinning
+    pin: bool
+    device: str
+    gpus: tuple[str, ...]  # CUDA's names of the devices that workers take in turn
+    threads: str
+    model_dir: Path
+    algorithm: str | None
+
+    def describe(self, settings: Settings, found: hardware.Hardware) -> str:
+        """The plan as one line."""
+        lane = "Flask on gthread" if settings.door == "flask" else (
+            f"express lane on {settings.asgi_worker}"
+        )
+        plural = "worker" if self.workers == 1 else "workers"
+        where = f"{len(self.gpus)} GPUs" if self.gpus else f"{found.cpus:g} CPUs"
+        pinned = ", one CPU each" if self.pin else ""
+        return (
+            f"byoa serve: {lane}, port {settings.port}, {self.workers} {plural} on {where}"
+            f" ({found.cpu_source}){pinned}, {self.threads} compute thread(s) each,"
+            f" device {self.device}, model {self.model_dir}"
+        )
+
+
+def make_plan(
+    settings: Settings, found: hardware.Hardware, environ: Mapping[str, str] = os.environ
+) -> Plan:
+    """One worker a usable CPU, or a GPU; pinned where the container has the CPUs to itself."""
+    cpus = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+    gpus: tuple[str, ...] = ()
+    if found.device == "cuda":
+        visible = environ.get("CUDA_VISIBLE_DEVICES", "")
+        names = [name.strip() for name in visible.split(",") if name.strip()]
+        gpus = tuple(names[: len(found.gpus)]) or tuple(str(i) for i in range(len(found.gpus)))
+    workers = settings.workers or (len(gpus) or found.threads)
+    pin = settings.pin
+    if pin is None:
+        # Beside other processes on a laptop, binding would hold a worker on a busy CPU.
+        pin = contract.BASE_DIR_VARIABLE not in environ and 1 < workers == len(cpus)
+    return Plan(
+        workers=workers, cpus=cpus, pin=pin and bool(cpus), device=found.device, gpus=gpus,
+        threads=environ.get("OMP_NUM_THREADS", "1"),
+        model_dir=contract.Layout.from_environment(environ).model,
+        algorithm=environ.get(contract.ALGORITHM_VARIABLE) or None,
+    )
+
+
+class Board:
+    """Two facts that all workers share: one was ready once; a failure has been told."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 2)  # anonymous and shared, so it outlives the fork
+
+    @property
+    def ready_once(self) -> bool:
+        return self._memory[0] == 1
+
+    def set_ready(self) -> None:
+        self._memory[0] = 1
+
+    def first_to_tell(self) -> bool:
+        first = self._memory[1] == 0
+        self._memory[1] = 1
+        return first
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn with our settings; `run` returns only through SystemExit."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.board = Board()
+        self._slots: dict[int, int] = {}  # worker's age → which CPU or GPU is its own
+        self._deaths = 0
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._gunicorn().items():
+            self.cfg.set(name, value)
+
+    def _gunicorn(self) -> dict[str, Any]:
+        settings = self.settings
+        shared_memory = "/dev/shm"  # noqa: S108 - heartbeats without a disk
+        values: dict[str, Any] = {
+            "bind": f"0.0.0.0:{settings.port}",  # the platform calls from outside (HOST-10)
+            "backlog": settings.backlog,
+            "workers": self.plan.workers,
+            # A worker that sends no heartbeat is hung, however long requests may take.
+            "timeout": int(2 * settings.timeout) + 60,
+            "graceful_timeout": settings.graceful_timeout,
+            "keepalive": settings.keepalive,
+            "proc_name": "byoa",
+            "loglevel": settings.log_level,
+            "accesslog": "-" if settings.access_log else None,
+            "worker_tmp_dir": shared_memory if os.access(shared_memory, os.W_OK) else None,
+            "control_socket_disable": True,
+            # The C parser that `auto` may find broke connections on large bodies.
+            "http_parser": "python",
+            "asgi_lifespan": "off",
+            "pre_fork": self._pre_fork,
+            "post_fork": self._post_fork,
+            "child_exit": self._child_exit,
+        }
+        if settings.door == "flask":
+            # A thread for every request that may wait, and some that answer /ping meanwhile.
+            # Threads are made when they are needed.
+            threads = settings.queue + 16
+            values |= {
+                "worker_class": "gthread", "threads": threads, "worker_connections": 1000 + threads,
+            }
+        elif settings.asgi_worker == "uvicorn":
+            values["worker_class"] = "byoa.serve.uvicorn_worker.UvicornWorker"
+        else:
+            values |= {
+                "worker_class": "asgi",
+                "keepalive": min(settings.keepalive, _GUNICORN_ASGI_KEEPALIVE),
+            }
+        return values
+
+    # --- around the fork ---------------------------------------------------------------------
+
+    def _pre_fork(self, arbiter: Any, worker: Any) -> None:
+        taken = set(self._slots.values())
+        self._slots[worker.age] = next(i for i in range(len(taken) + 1) if i not in taken)
+
+    def _post_fork(self, arbiter: Any, worker: Any) -> None:
+        slot = self._slots[worker.age]
+        if self.plan.pin:
+            os.sched_setaffinity(0, {self.plan.cpus[slot % len(self.plan.cpus)]})
+        if self.plan.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.plan.gpus[slot % len(self.plan.gpus)]
+
+    def _child_exit(self, arbiter: Any, worker: Any) -> None:
+        self._slots.pop(worker.age, None)
+        if self.board.ready_once or not arbiter.LISTENERS:  # no listeners: we are stopping
+            return
+        self._deaths += 1
+        if self._deaths >= _DEATHS_BEFORE_READY:
+            raise HaltServer(f"{self._deaths} workers died while they loaded the model", 1)
+
+    # --- in a worker -------------------------------------------------------------------------
+
+    def load(self) -> Any:
+        """The application of a worker's door, with the model on its way."""
+        from byoa.serve.core import Core
+
+        core = Core(self._host(), self.settings, workers=self.plan.workers)
+        if self.settings.door == "flask":
+            return _flask(core)
+        from byoa.serve.express import Express
+
+        return Express(core, partial(_flask, core))
+
+    def _host(self) -> Any:
+        from byoa.serve.compute import Compute
+        from byoa.serve.host import Host
+        from byoa.serve.model import load
+
+        host = Host(
+            partial(
+                load, self.plan.model_dir, algorithm=self.plan.algorithm, device=self.plan.device
+            ),
+            Compute(limit=self.settings.queue, inline=self.settings.inline),
+            startup_timeout=self.settings.startup_timeout,
+            on_ready=self.board.set_ready,
+            on_failed=self._failed,
+        )
+        host.start()
+        return host
+
+    def _failed(self, error: BaseException) -> None:
+        """Tell why, once for all workers; end the server when /ping has had time to tell too."""
+        from byoa.container.errors import ByoaError
+        from byoa.serve.host import trace
+
+        seconds = self.settings.failure_exit
+        if self.board.first_to_tell():
+            text = str(error) if isinstance(error, ByoaError) and not error.__cause__ else (
+                trace(error).rstrip()
+            )
+            print(
+                f"byoa serve: the model did not load: {text}\n"
+                f"byoa serve: /ping answers 503 with this reason; exit in {seconds:g} s"
+                " (BYOA_LOAD_FAILURE_SECONDS)",
+                file=sys.stderr, flush=True,
+            )
+        timer = threading.Timer(seconds, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _give_up(self) -> None:
+        # Where another worker has the model, only this one goes, and is replaced.
+        os._exit(1 if self.board.ready_once else Arbiter.WORKER_BOOT_ERROR)
+
+
+def _flask(core: Any) -> Any:
+    from byoa.serve.application import create_app
+
+    return create_app(core)

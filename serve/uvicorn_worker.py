@@ -1,0 +1,93 @@
+"""uvicorn's HTTP protocol (httptools on uvloop) in a worker process of gunicorn.
+
+gunicorn opens the port, starts and replaces workers; this worker accepts, answers and drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+import uvloop
+from gunicorn.workers.base import Worker
+
+_NOTIFY_SECONDS = 1
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the worker's, which must not raise them again after a clean drain."""
+        yield
+
+
+class UvicornWorker(Worker):  # type: ignore[misc]
+    """gunicorn's worker class for the express lane where the extra `fast` is installed."""
+
+    def init_signals(self) -> None:
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, self.handle_usr1)
+        signal.signal(signal.SIGABRT, self.handle_abort)
+        signal.siginterrupt(signal.SIGUSR1, False)
+
+    def run(self) -> None:
+        loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self._serve(loop))
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        server = _Server(self._config())
+
+        def drain() -> None:
+            server.should_exit = True
+
+        def quit_now() -> None:
+            server.should_exit = server.force_exit = True
+
+        loop.add_signal_handler(signal.SIGTERM, drain)
+        loop.add_signal_handler(signal.SIGINT, quit_now)
+        loop.add_signal_handler(signal.SIGQUIT, quit_now)
+
+        async def notify() -> None:
+            self.notify()
+            if self.ppid != os.getppid():  # the master is gone, and nobody else would stop us
+                drain()
+
+        server.config.callback_notify = notify
+        self.notify()
+        await server.serve(sockets=[each.sock for each in self.sockets])
+
+    def _config(self) -> uvicorn.Config:
+        for name, source in (
+            ("uvicorn.error", self.log.error_log), ("uvicorn.access", self.log.access_log),
+        ):
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = source.handlers, False
+            logger.setLevel(source.level)
+        settings: dict[str, Any] = {
+            "http": "httptools",
+            "ws": "none",
+            "lifespan": "off",
+            "interface": "asgi3",
+            "log_config": None,
+            "access_log": bool(self.cfg.accesslog),
+            "proxy_headers": False,
+            "server_header": False,
+            "backlog": self.cfg.backlog,
+            "timeout_keep_alive": self.cfg.keepalive,
+            "timeout_notify": _NOTIFY_SECONDS,
+            # A little less than the master waits, so that this end closes what is left.
+            "timeout_graceful_shutdown": max(1, self.cfg.graceful_timeout - 1),
+        }
+        return uvicorn.Config(self.wsgi, **settings)
