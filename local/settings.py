@@ -33,6 +33,9 @@ class Settings:
     invocation_timeout: float = _setting(60.0, "seconds that an endpoint may take to answer")
     payload_limit: int = _setting(6_291_456, "bytes of a request or answer of InvokeEndpoint")
     stop_grace: float = _setting(120.0, "seconds from SIGTERM to SIGKILL of a training container")
+    sandbox: str = _setting(
+        "auto", "auto: containers have a private /opt/ml where the kernel allows it; off: never"
+    )
     startup_window: float = _setting(480.0, "seconds that a model server has to pass /ping")
 
     @classmethod

@@ -81,4 +81,7 @@ class Runner(ABC):
 
     @abstractmethod
     def adopt(self, handle: Mapping[str, Any]) -> Container | None:
-        """The container of an earlier server, running or ended; None when nothing is left."""
+        """The container of an earlier server, running or ended; None when nothing is left.
+
+        `{"name": …}` is enough where the server died before it could keep the handle.
+        """

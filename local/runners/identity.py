@@ -38,7 +38,7 @@ def is_running(pid: int, started: str | None) -> bool:
     return bool(started) and start_time(pid) == started
 
 
-def send(pid: int, started: str, number: int) -> bool:
+def send(pid: int, started: str | None, number: int) -> bool:
     """Send a signal to exactly this process; False when it has ended."""
     with _pidfd(pid) as descriptor:
         # Looked at after the descriptor is open: from here on it cannot become another process.
@@ -54,7 +54,7 @@ def send(pid: int, started: str, number: int) -> bool:
     return True
 
 
-def wait_for_end(pid: int, started: str, timeout: float) -> bool:
+def wait_for_end(pid: int, started: str | None, timeout: float) -> bool:
     """Wait until the process has ended; False when it still runs after `timeout` seconds."""
     with _pidfd(pid) as descriptor:
         if not is_running(pid, started):

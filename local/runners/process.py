@@ -98,34 +98,27 @@ class ProcessRunner(Runner):
                 "cwd": str(_working_directory(spec, image, scratch, boxed=boxed)),
                 "log": str(spec.log),
                 "ml": str(spec.ml),
+                "scratch": str(scratch),
                 "mount": str(scratch / "mount"),
                 "sandbox": boxed,
                 "isolated": spec.isolated,
+                "address": None if port is None else [LOOPBACK, port],
             },
         )
-        process = _start_shim(directory)
-        started = identity.start_time(process.pid)
-        handle = {
-            "runner": self.name,
-            "name": spec.name,
-            "directory": str(directory),
-            "scratch": str(scratch),
-            "pid": process.pid,
-            "started": started or "",
-            "address": None if port is None else [LOOPBACK, port],
-        }
-        return ProcessContainer(handle, process)
+        return ProcessContainer(directory, _start_shim(directory))
 
     def adopt(self, handle: Mapping[str, Any]) -> Container | None:
-        container = ProcessContainer(dict(handle))
+        directory = self._directory / handle["name"]
+        if not directory.joinpath(shim.SPEC).exists():
+            return None
+        container = ProcessContainer(directory)
         return container if container.is_known else None
 
     def _claim(self, name: str) -> Path:
         """A new directory for the container's files; what an ended one of the name left goes."""
         directory = self._directory / name
-        with contextlib.suppress(FileNotFoundError):
-            child = json.loads(directory.joinpath(shim.CHILD).read_text(encoding="utf-8"))
-            if identity.is_running(child["pid"], child["started"]):
+        for process in (_read(directory / shim.SHIM), _read(directory / shim.CHILD)):
+            if process is not None and identity.is_running(process["pid"], process["started"]):
                 raise ByoaError(
                     "CONTAINER_EXISTS",
                     f"container {name!r} is running",
@@ -137,63 +130,66 @@ class ProcessRunner(Runner):
 
 
 class ProcessContainer(Container):
-    """A container known by its shim: the process, and the files that it leaves."""
+    """A container known by its directory: the files of its shim, and what they say of processes.
+
+    `process` is the shim where this server started it.
+    """
 
     def __init__(
-        self, handle: dict[str, Any], process: subprocess.Popen[bytes] | None = None
+        self, directory: Path, process: subprocess.Popen[bytes] | None = None
     ) -> None:
-        self._handle = handle
+        self._directory = directory
         self._process = process
-        self._directory = Path(handle["directory"])
         self._lock = threading.Lock()
         self._exit: Exit | None = None
+        spec = _read(directory / shim.SPEC) or {}
+        self._scratch, self._address = spec["scratch"], spec["address"]
+        if process is not None:  # it need not have written its own number down yet
+            self._pid, self._started = process.pid, identity.start_time(process.pid)
+        else:
+            record = _read(directory / shim.SHIM) or {"pid": 0, "started": None}
+            self._pid, self._started = record["pid"], record["started"]
 
     @property
     def handle(self) -> dict[str, Any]:
-        return dict(self._handle)
+        return {"runner": ProcessRunner.name, "name": self._directory.name}
 
     @property
     def address(self) -> tuple[str, int] | None:
-        address = self._handle["address"]
-        return None if address is None else (str(address[0]), int(address[1]))
+        return None if self._address is None else (str(self._address[0]), int(self._address[1]))
 
     @property
     def is_known(self) -> bool:
         """Whether it runs, or has left its exit."""
-        shim_runs = identity.is_running(self._handle["pid"], self._handle["started"])
-        return shim_runs or self._left_exit() is not None
+        return identity.is_running(self._pid, self._started) or self._left_exit() is not None
 
     def wait(self, timeout: float) -> Exit | None:
         if self._exit is not None:
             return self._exit
-        pid, started = self._handle["pid"], self._handle["started"]
-        if not identity.wait_for_end(pid, started, timeout):
+        if not identity.wait_for_end(self._pid, self._started, timeout):
             return None
         with self._lock:
             if self._exit is None:
                 if self._process is not None:
                     self._process.wait()
-                    _forget(self._process)
+                    _running.discard(self._process)
                 self._exit = self._left_exit() or self._lost()
         return self._exit
 
     def terminate(self) -> None:
-        identity.send(self._handle["pid"], self._handle["started"], shim.TERMINATE)
+        identity.send(self._pid, self._started, shim.TERMINATE)
 
     def kill(self) -> None:
-        if not identity.send(self._handle["pid"], self._handle["started"], shim.KILL):
+        if not identity.send(self._pid, self._started, shim.KILL):
             self._kill_child()
 
     def remove(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
-        shutil.rmtree(self._handle["scratch"], ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _left_exit(self) -> Exit | None:
-        try:
-            text = self._directory.joinpath(shim.EXIT).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        return Exit.from_json(json.loads(text))
+        document = _read(self._directory / shim.EXIT)
+        return None if document is None else Exit.from_json(document)
 
     def _lost(self) -> Exit:
         """Somebody killed the shim: the container must not go on without anyone to watch it."""
@@ -201,19 +197,15 @@ class ProcessContainer(Container):
         return _LOST
 
     def _kill_child(self) -> None:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            child = json.loads(self._directory.joinpath(shim.CHILD).read_text(encoding="utf-8"))
-            if identity.is_running(child["pid"], child["started"]):
+        child = _read(self._directory / shim.CHILD)
+        if child is not None and identity.is_running(child["pid"], child["started"]):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child["pid"], signal.SIGKILL)
 
 
 # Popen objects of shims that have not been waited for: a shim may outlive who started it, which
 # Popen would take for a mistake.
 _running: set[subprocess.Popen[bytes]] = set()
-
-
-def _forget(process: subprocess.Popen[bytes]) -> None:
-    _running.discard(process)
 
 
 def _start_shim(directory: Path) -> subprocess.Popen[bytes]:
@@ -289,6 +281,14 @@ def _inside(spec: ContainerSpec, value: str) -> str:
     if value == str(ROOT) or value.startswith(f"{ROOT}/"):
         return str(Layout(spec.ml).inside(value))
     return value
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return document
 
 
 def _free_port() -> int:

@@ -20,7 +20,7 @@ from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from byoa.container.supervisor import Exit, Supervisor
 from byoa.local.runners import identity
 
-SPEC, CHILD, EXIT = "spec.json", "child.json", "exit.json"
+SPEC, SHIM, CHILD, EXIT = "spec.json", "shim.json", "child.json", "exit.json"
 TERMINATE, KILL = signal.SIGTERM, signal.SIGUSR1
 EXIT_NO_SANDBOX = 125
 # What the first process leaves behind is killed with it, so there is little to wait for.
@@ -38,6 +38,8 @@ def write_atomically(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def main(directory: Path) -> None:
+    """Run the container of `directory` to its end."""
+    _record(directory / SHIM, os.getpid())
     spec = json.loads(directory.joinpath(SPEC).read_text(encoding="utf-8"))
     log = os.open(spec["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -79,10 +81,7 @@ def _run(directory: Path, spec: dict[str, Any], log: int) -> Exit:
         missing = isinstance(error, FileNotFoundError) and error.filename != spec["cwd"]
         write(f"byoa: {program!r} cannot be run: {error.strerror}")
         return Exit(EXIT_NOT_FOUND if missing else EXIT_NOT_EXECUTABLE)
-    write_atomically(
-        directory / CHILD,
-        {"pid": supervisor.pid, "started": identity.start_time(supervisor.pid)},
-    )
+    _record(directory / CHILD, supervisor.pid)
     _adopt_orphans()
     ended = None
     while ended is None:
@@ -92,6 +91,10 @@ def _run(directory: Path, spec: dict[str, Any], log: int) -> Exit:
             sys.stderr.write(f"the log could not be written: {error}\n")
     _kill_orphans()
     return ended
+
+
+def _record(path: Path, pid: int) -> None:
+    write_atomically(path, {"pid": pid, "started": identity.start_time(pid)})
 
 
 def _start_unblocked(supervisor: Supervisor) -> None:

@@ -283,5 +283,7 @@ def _dump(document: Mapping[str, Any]) -> str:
 
 
 def _row(values: tuple[Any, ...]) -> Row:
-    *columns, document = values
-    return Row(*columns, json.loads(document))
+    kind, name, region, account, arn, created, modified, status, document = values
+    return Row(
+        kind, name, region, account, arn, created, modified, status, json.loads(document)
+    )
