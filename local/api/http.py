@@ -94,12 +94,12 @@ class HttpServer:
             self._acceptor.join(timeout=5.0)
         self._listener.close()
         for sock in idle:
-            _quietly(lambda sock=sock: sock.shutdown(socket.SHUT_RD))
+            _shutdown(sock, socket.SHUT_RD)
         self._join(time.monotonic() + timeout)
         with self._lock:
             left = list(self._busy)
         for sock in left:
-            _quietly(lambda sock=sock: sock.shutdown(socket.SHUT_RDWR))
+            _shutdown(sock, socket.SHUT_RDWR)
         self._join(time.monotonic() + 2.0)
         self._wake_read.close()
         self._wake_write.close()
@@ -430,6 +430,6 @@ def _refuse(sock: socket.socket) -> None:
         sock.sendall(answer)
 
 
-def _quietly(action: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):
-        action()
+def _shutdown(sock: socket.socket, how: int) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        sock.shutdown(how)
