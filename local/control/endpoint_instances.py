@@ -1,0 +1,331 @@
+"""One instance of a variant: its model, its container, its health, from first to last.
+
+A thread of its own fetches the model, starts the container, pings it, restarts it when it ends or
+falls ill, and stops it. What it saw goes into the endpoint's FailureReason in its words.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from byoa.container.contract import (
+    DEFAULT_PORT,
+    FAILURE_LIMIT_CHARACTERS,
+    HOSTING_STOP_GRACE_SECONDS,
+    PING_INTERVAL_SECONDS,
+    Layout,
+    hosting_environment,
+)
+from byoa.container.errors import ByoaError
+from byoa.container.supervisor import Exit
+from byoa.local.control.deployments import Variant
+from byoa.local.control.health import Ping, ping
+from byoa.local.control.instance_files import Place
+from byoa.local.control.log_follower import LogFollower, LogService, cloudwatch
+from byoa.local.control.model_data import remove_tree
+from byoa.local.runners.base import Container, ContainerSpec, Runner
+from byoa.local.runtime.routing import Backend
+from byoa.local.settings import Caller, Settings
+from byoa.local.storage.buckets import Buckets
+
+START_POLL_SECONDS = 0.05  # an endpoint is InService as soon as its container is, not 5 s later
+WATCH_POLL_SECONDS = 0.2
+UNHEALTHY_PINGS = 3  # in a row, after InService (HOST-24)
+EXITS_BEFORE_FAILURE = 2  # in a row, before InService
+BACKOFF_SECONDS = (0.2, 30.0)  # first and longest pause before a restart after InService
+STEADY_SECONDS = 60.0  # a container healthy for so long starts with a short pause again
+_TAIL_BYTES = 8192
+_TAIL_LINES = 15
+
+_log = logging.getLogger("byoa.endpoints")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What every instance needs of the service around it."""
+
+    runner: Runner
+    buckets: Buckets
+    settings: Settings
+    # Variables by which a container reaches this service: address and credentials.
+    environment: Callable[[Caller], Mapping[str, str]]
+    logs: LogService
+
+
+class Instance:
+    """One instance; `start` returns at once, `settled` tells when it is healthy or has failed."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        place: Place,
+        variant: Variant,
+        changed: threading.Condition,
+        container: Container | None = None,
+    ) -> None:
+        self.place = place
+        self.backend = Backend(place.id)
+        self.failure: str | None = None
+        self.ended = threading.Event()
+        self._platform = platform
+        self._variant = variant
+        self._changed = changed
+        self._container = container
+        self._log_path = place.log(platform.settings.home)
+        # The file outlives the containers that write to it one after the other, so that one
+        # follower carries it all, each line once.
+        self._follower = LogFollower(
+            self._log_path, cloudwatch(platform.logs, place.caller, place.group, place.stream)
+        )
+        self._proved = False  # it has been healthy once
+        self._phase_ends: float | None = None  # of the download
+        self._stop = threading.Event()
+        self._drain_seconds = 0.0
+        self._grace = HOSTING_STOP_GRACE_SECONDS
+        self._thread = threading.Thread(target=self._run, name=f"instance-{place.id}", daemon=True)
+
+    @property
+    def settled(self) -> bool:
+        """Healthy once, or failed for good."""
+        return self._proved or self.failure is not None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, *, drain: float, grace: float) -> None:
+        """Begin to stop: no new requests, up to `drain` seconds for those in flight, SIGTERM,
+        `grace` seconds, SIGKILL (HOST-03). `ended` is set at the end."""
+        self._drain_seconds, self._grace = drain, grace
+        self._stop.set()
+
+    def check_download(self) -> None:
+        """Fail when the model data takes longer than it may."""
+        ends = self._phase_ends
+        if ends is not None and monotonic() > ends:
+            seconds = self._variant.download_seconds
+            self._fail(f"{self._data_sentence()} It took longer than {seconds:g} seconds.")
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        try:
+            if self._container is not None or self._fetch():
+                self._follower.start()
+                self._live()
+        except Exception as error:  # a thread's exception has no other reader
+            _log.exception("instance %s of endpoint %s", self.place.id, self.place.endpoint)
+            self._fail(f"The instance could not be run: {error}")
+        finally:
+            try:
+                if self._drain_seconds:
+                    self.backend.drain(self._drain_seconds)
+                self._end_container(self._grace)
+                self._follower.finish()
+                self.backend.close()
+            finally:
+                self.ended.set()
+                self._tell()
+
+    def _fetch(self) -> bool:
+        """Put the model into ml/model; False when it cannot be had."""
+        self.place.write()
+        layout = Layout(self.place.directory / "ml")
+        fetched = self.place.directory / "fetched"
+        if fetched.exists():
+            return True
+        remove_tree(layout.root)
+        layout.model.mkdir(parents=True)
+        data = self._variant.data
+        if data is not None:
+            self._phase_ends = monotonic() + self._variant.download_seconds
+            try:
+                data.download(self._platform.buckets, layout.model)
+            except (ByoaError, OSError) as error:
+                self._fail(f"{self._data_sentence()} {error}")
+                return False
+            finally:
+                self._phase_ends = None
+        fetched.touch()
+        return self.failure is None
+
+    def _live(self) -> None:
+        """Keep a container running until told to stop; before it has been healthy once, fail
+        after two exits in a row or when the window closes."""
+        pause, longest = BACKOFF_SECONDS
+        exits = 0
+        window = self._variant.startup_seconds or self._platform.settings.startup_window
+        deadline = monotonic() + window
+        while not self._stop.is_set():
+            began = monotonic()
+            if self._proved:
+                deadline = began + window
+            reason, exited = self._one_container(deadline)
+            if self._stop.is_set() or reason is None:
+                return
+            exits += exited
+            if not self._proved:
+                if not exited or exits >= EXITS_BEFORE_FAILURE:
+                    self._fail(self._ping_sentence(reason))
+                    return
+                pause = BACKOFF_SECONDS[0]
+            elif monotonic() - began > STEADY_SECONDS:
+                pause = BACKOFF_SECONDS[0]
+            _log.warning(
+                "endpoint %s, %s: %s; restarting", self.place.endpoint, self.place.id, reason
+            )
+            self._stop.wait(pause)
+            pause = min(pause * 2, longest)
+
+    def _one_container(self, deadline: float) -> tuple[str | None, bool]:
+        """From start to end: why it must be replaced (None when told to stop), and whether it
+        ended by itself."""
+        try:
+            container = self._container or self._launch()
+        except ByoaError as error:
+            return str(error), True
+        self._container = container
+        address = container.address
+        if address is None:
+            raise ByoaError("CONTAINER_ADDRESS", f"{container!r} publishes no port")
+        self.backend.connect(address)
+        ended: Exit | None = None
+        reason: str | None = None
+        try:
+            ended, reason = self._watch(container, address, deadline)
+        finally:
+            self.backend.ready = False
+            self.backend.reason = f"{reason}; it is being restarted" if reason else "it is stopping"
+        if reason is not None:
+            self._end_container(HOSTING_STOP_GRACE_SECONDS)
+        return reason, ended is not None
+
+    def _watch(
+        self, container: Container, address: tuple[str, int], deadline: float
+    ) -> tuple[Exit | None, str | None]:
+        """Ping until the container ends, falls ill, misses its window, or is told to stop."""
+        healthy = False
+        failures = 0
+        next_ping = 0.0
+        while not self._stop.is_set():
+            ended = container.wait(WATCH_POLL_SECONDS if healthy else START_POLL_SECONDS)
+            if ended is not None:
+                return ended, _exit_words(ended)
+            if monotonic() < next_ping:
+                continue
+            look = ping(address)
+            if look.healthy:
+                failures = 0
+                if not healthy:
+                    healthy = True
+                    self._now_healthy()
+                self.backend.last_answer = monotonic()
+            elif not healthy:
+                if monotonic() > deadline:
+                    return None, look.text
+            elif not self._is_busy(look):
+                failures += 1
+                if failures >= UNHEALTHY_PINGS:
+                    return None, f"{failures} pings in a row failed, the last: {look.text}"
+            if healthy:
+                next_ping = monotonic() + PING_INTERVAL_SECONDS
+        return None, None
+
+    def _is_busy(self, look: Ping) -> bool:
+        """A server of one worker cannot answer /ping within an invocation; that is no illness
+        until the invocation itself is overdue."""
+        silent = monotonic() - self.backend.last_answer
+        return (
+            look.timed_out
+            and self.backend.outstanding > 0
+            and silent < self._platform.settings.invocation_timeout
+        )
+
+    def _now_healthy(self) -> None:
+        self.backend.ready = True
+        self._proved = True
+        self._tell()
+
+    def _launch(self) -> Container:
+        place, variant = self.place, self._variant
+        spec = ContainerSpec(
+            name=f"{place.endpoint}-{place.id}",
+            image=variant.image,
+            command=("serve",),
+            ml=place.directory / "ml",
+            log=self._log_path,
+            environment=hosting_environment(
+                region=place.caller.region,
+                user={**variant.environment, **self._platform.environment(place.caller)},
+            ),
+            port=DEFAULT_PORT,
+        )
+        container = self._platform.runner.start(spec)
+        place.write_handle(container.handle)
+        return container
+
+    def _end_container(self, grace: float) -> None:
+        container, self._container = self._container, None
+        if container is None:
+            return
+        container.stop(grace)
+        container.remove()
+        self.place.forget_handle()
+
+    # --- words ---
+
+    def _fail(self, reason: str) -> None:
+        if self.failure is None:
+            self.failure = reason[:FAILURE_LIMIT_CHARACTERS]
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _data_sentence(self) -> str:
+        uri = self._variant.data.uri if self._variant.data else ""
+        return (
+            f'Failed to download model data for container "primary" from URL: "{uri}". Please'
+            " ensure that there is an object located at the URL and that the role passed to"
+            " CreateModel has permissions to download the model data."
+        )
+
+    def _ping_sentence(self, reason: str) -> str:
+        """The service's sentence (HOST-23), then what was seen, then the log's end."""
+        head = (
+            f"The primary container for production variant {self.place.variant} did not pass the"
+            " ping health check. Please check CloudWatch logs for this endpoint."
+            f" Seen: {reason}."
+        )
+        room = FAILURE_LIMIT_CHARACTERS - len(head) - len(" Log: ")
+        tail = _tail(self._log_path)
+        if not tail or room < 40:
+            return head
+        if len(tail) > room:
+            tail = "…" + tail[-room + 1 :]
+        return f"{head} Log: {tail}"
+
+
+def _exit_words(ended: Exit) -> str:
+    if ended.out_of_memory:
+        return "the container was killed for lack of memory"
+    if ended.signal is not None:
+        return f"the container was ended by signal {ended.signal}"
+    return f"the container exited with code {ended.code}"
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.strip().splitlines()[-_TAIL_LINES:])
