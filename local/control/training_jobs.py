@@ -1,0 +1,197 @@
+"""Training jobs: create, describe, list, stop, update, delete; their runs across restarts."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from byoa.local.api.listing import page
+from byoa.local.api.tags import check_tags
+from byoa.local.control import training_record as record
+from byoa.local.control.training_request import check, complete
+from byoa.local.control.training_run import (
+    BY_SHUTDOWN,
+    KILL_SECONDS,
+    TrainingRun,
+    job_directory,
+)
+from byoa.local.control.training_services import TrainingServices
+from byoa.local.errors import AwsError, ResourceInUse, ValidationException
+from byoa.local.settings import Caller
+from byoa.local.storage.state import AlreadyExists, Row
+
+CLOSE_SECONDS = 5.0  # from SIGTERM to SIGKILL when the service is shut down
+UPLOAD_SECONDS = 60.0  # for what a stopped job has to upload then
+# Filters of the listing for what no job here has: nothing matches them.
+_NEVER = ("WarmPoolStatusEquals", "TrainingPlanArnEquals")
+
+
+class TrainingJobs:
+    """The training operations. `start` adopts the jobs of an earlier server."""
+
+    def __init__(self, services: TrainingServices) -> None:
+        self._services = services
+        self._state = services.state
+        self._lock = threading.Lock()
+        self._runs: dict[str, TrainingRun] = {}  # by ARN
+        self._closed = False
+        self.operations: dict[str, Callable[[Caller, dict[str, Any]], dict[str, Any]]] = {
+            "CreateTrainingJob": self.create,
+            "DescribeTrainingJob": self.describe,
+            "ListTrainingJobs": self.list,
+            "StopTrainingJob": self.stop,
+            "UpdateTrainingJob": self.update,
+            "DeleteTrainingJob": self.delete,
+        }
+
+    # --- lifetime ---
+
+    def start(self) -> None:
+        """Go on with the jobs that an earlier server left, and clear up behind ended ones."""
+        for row in self._state.list(record.KIND):
+            if row.status in record.TERMINAL:
+                self._clear(row)
+            else:
+                self._run(row)
+
+    def close(self, timeout: float = CLOSE_SECONDS, *, keep_running: bool = False) -> None:
+        """Stop the jobs: SIGTERM, SIGKILL after `timeout` seconds, artifacts uploaded, Stopped.
+
+        With `keep_running` the containers run on, for the next server to adopt.
+        """
+        with self._lock:
+            self._closed = True
+            runs = list(self._runs.values())
+        for run in runs:
+            if keep_running:
+                run.leave()
+            else:
+                run.stop(BY_SHUTDOWN, grace=timeout)
+        deadline = time.monotonic() + timeout + KILL_SECONDS + UPLOAD_SECONDS
+        for run in runs:
+            run.join(max(0.0, deadline - time.monotonic()))
+
+    # --- operations ---
+
+    def create(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """Submit a job; it runs at once."""
+        name = request["TrainingJobName"]
+        existing = self._state.get(record.KIND, caller, name)
+        if existing is not None:
+            raise _in_use(existing)
+        check(request, self._services.runner)
+        tags = check_tags(request.get("Tags") or [])
+        document = record.new(complete(request))
+        row = Row(record.KIND, name, caller.region, caller.account,
+                  caller.arn("training-job", name), 0.0, 0.0, "InProgress", document)
+        record.transition(row, "Starting", "Starting the training job")
+        if self._closed:
+            raise AwsError("ServiceUnavailable", "The local service is shut down", status=503)
+        try:
+            row = self._state.create(record.KIND, caller, name, arn=row.arn,
+                                     status=row.status, document=row.document)
+        except AlreadyExists as error:
+            raise _in_use(error.row) from None
+        self._state.set_tags(row.arn, tags)
+        self._run(row)
+        return {"TrainingJobArn": row.arn}
+
+    def describe(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        return record.describe(self._row(caller, request))
+
+    def list(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        rows = self._state.list(record.KIND, caller)
+        asked = {key: value for key, value in request.items() if key not in _NEVER}
+        if len(asked) < len(request):
+            rows = []
+        return page(rows, asked, name_key="TrainingJobName", default_order="Ascending",
+                    summary=record.summary, result_key="TrainingJobSummaries")
+
+    def stop(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """Stop a job; asking again while it is stopping changes nothing (TRAIN-154)."""
+        row = self._row(caller, request)
+
+        def change(row: Row) -> None:
+            if row.status in record.TERMINAL:
+                raise ValidationException(
+                    f"The request was rejected because the training job is in status {row.status}."
+                )
+            if row.status != "Stopping":
+                row.status = "Stopping"
+                record.transition(row, "Stopping", "Stopping the training job")
+
+        row = self._state.mutate(record.KIND, caller, row.name, change)
+        with self._lock:
+            run = self._runs.get(row.arn)
+        if run is not None:
+            run.stop()
+        return {}
+
+    def update(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """Refused: the profiler, warm pools and remote debugging do not run here."""
+        name = request["TrainingJobName"]
+        if self._state.get(record.KIND, caller, name) is None:
+            raise ValidationException(f"Could not find job to update with name {name}.")
+        raise ValidationException(
+            "UpdateTrainingJob is not supported here: it changes only the profiler, warm pools and"
+            " remote debugging, which are not run; submit another job instead."
+        )
+
+    def delete(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """Delete an ended job's record, files and log; its artifacts stay in S3."""
+        row = self._row(caller, request)
+        if row.status not in record.TERMINAL:
+            raise ResourceInUse(
+                f"The training job {row.name} is in status {row.status}; only a Completed, Failed"
+                " or Stopped job can be deleted."
+            )
+        with self._lock:
+            run = self._runs.pop(row.arn, None)
+        if run is not None:
+            run.join(KILL_SECONDS)
+        self._state.delete(record.KIND, caller, row.name)
+        shutil.rmtree(self._directory(row), ignore_errors=True)
+        return {}
+
+    # --- within ---
+
+    def _row(self, caller: Caller, request: dict[str, Any]) -> Row:
+        row = self._state.get(record.KIND, caller, request["TrainingJobName"])
+        if row is None:
+            raise ValidationException("Requested resource not found.")
+        return row
+
+    def _run(self, row: Row) -> None:
+        run = TrainingRun(self._services, row)
+        with self._lock:
+            if self._closed:
+                return  # the next server's
+            self._runs = {arn: each for arn, each in self._runs.items() if not each.has_ended}
+            self._runs[row.arn] = run
+        run.start()
+
+    def _clear(self, row: Row) -> None:
+        """What a server that was killed at the end of a job did not come to remove."""
+        name = row.document.get("container")
+        container = None if name is None else self._services.runner.adopt({"name": name})
+        if container is not None:
+            if container.wait(0) is None:
+                container.kill()
+                container.wait(KILL_SECONDS)
+            container.remove()
+        if row.status != "Failed":
+            shutil.rmtree(self._directory(row), ignore_errors=True)
+
+    def _directory(self, row: Row) -> Path:
+        return job_directory(self._services.settings.home, row.caller, row.name)
+
+
+def _in_use(row: Row) -> ResourceInUse:
+    return ResourceInUse(
+        "Job name must be unique within an AWS account and region, and a job with this name"
+        f" already exists ({row.arn})"
+    )

@@ -1,0 +1,272 @@
+"""CreateTrainingJob's request: what the API's model cannot check, what is not run here, defaults.
+
+Everything is refused when the job is submitted; an accepted member is acted on, or has nothing to
+act on with one machine and one job (roles, VPCs, encryption at rest, volume sizes).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from byoa.container.contract import (
+    DEFAULT_CHECKPOINT_PATH,
+    ROOT,
+    MetricDefinition,
+    TensorBoardOutputConfig,
+)
+from byoa.container.errors import ByoaError, UnsupportedError
+from byoa.local.control.metric_scraper import problem
+from byoa.local.control.unsupported import raise_all, refused
+from byoa.local.errors import ValidationException
+from byoa.local.runners.base import Runner
+from byoa.local.storage.buckets import parse_s3_uri
+
+DEFAULT_RUNTIME_SECONDS = 86_400  # TRAIN-24
+DEFAULT_VOLUME_GB = 30  # what the Python SDK sends; it fails to attach to a job without any
+# Directories of the container that checkpoints must not share (TRAIN-30).
+_RESERVED = ("input", "model", "output", "errors")
+
+_ONE_CONTAINER = "use ResourceConfig.InstanceCount 1"
+_REFUSALS = {
+    "EnableManagedSpotTraining": "instances are never interrupted here; leave it false and give no"
+    " MaxWaitTimeInSeconds",
+    "RetryStrategy": "a failed job is not run again; submit it without, and again when it failed",
+    "DebugRuleConfigurations": "rules are processing jobs, which are not run yet; read the tensors"
+    " that DebugHookConfig has written",
+    "ProfilerRuleConfigurations": "rules are processing jobs, which are not run yet; in the Python"
+    " SDK: disable_profiler=True",
+    "ExperimentConfig": "associate the job by AssociateTrialComponent, which is kept",
+    "ServerlessJobConfig": "use AlgorithmSpecification with a TrainingImage",
+    "MlflowConfig": "set MLFLOW_TRACKING_URI in Environment",
+    "ModelPackageConfig": "use CreateModel with the job's model artifact",
+}
+_ALGORITHM_REFUSALS = {
+    "AlgorithmName": "use TrainingImage",
+}
+_RESOURCE_REFUSALS = {
+    "InstanceGroups": _ONE_CONTAINER,
+    "KeepAlivePeriodInSeconds": "there are no warm pools: a job starts in a blink; use 0",
+    "TrainingPlanArn": "leave it out",
+    "InstancePlacementConfig": "leave it out",
+    "InstancePreferences": "use InstanceType",
+}
+_S3_REFUSALS = {
+    "InstanceGroupNames": _ONE_CONTAINER,
+    "ModelAccessConfig": "copy the data to S3 and name it by S3Uri",
+    "HubAccessConfig": "copy the data to S3 and name it by S3Uri",
+}
+_SOURCE_REFUSALS = {
+    "FileSystemDataSource": "copy the data to S3 and use S3DataSource",
+    "DatasetSource": "copy the data to S3 and use S3DataSource",
+}
+
+
+def check(request: Mapping[str, Any], runner: Runner) -> None:
+    """Raise ValidationException with everything that is wrong or not run here."""
+    _check_required(request)
+    _check_wrong(request)
+    raise_all(_refused(request))
+    algorithm = request["AlgorithmSpecification"]
+    isolated = bool(request.get("EnableNetworkIsolation"))
+    try:
+        runner.check(algorithm["TrainingImage"], isolated=isolated)
+    except UnsupportedError as error:
+        raise ValidationException(str(error)) from None
+
+
+def complete(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with the service's defaults filled in, as Describe shows it (WIRE-12)."""
+    full = copy.deepcopy({key: value for key, value in request.items() if key != "Tags"})
+    full.setdefault("HyperParameters", {})
+    for channel in full.get("InputDataConfig", ()):
+        channel.setdefault("CompressionType", "None")
+        channel.setdefault("RecordWrapperType", "None")
+        channel["DataSource"]["S3DataSource"].setdefault(
+            "S3DataDistributionType", "FullyReplicated"
+        )
+    full["OutputDataConfig"].setdefault("KmsKeyId", "")  # the Python SDK fails without it
+    full["OutputDataConfig"].setdefault("CompressionType", "GZIP")
+    full["ResourceConfig"].setdefault("InstanceCount", 1)
+    full["StoppingCondition"].setdefault("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
+    full["ResourceConfig"].setdefault("VolumeSizeInGB", DEFAULT_VOLUME_GB)
+    if "TensorBoardOutputConfig" in full:
+        full["TensorBoardOutputConfig"].setdefault(
+            "LocalPath", TensorBoardOutputConfig.defaults["LocalPath"]
+        )
+    if "CheckpointConfig" in full:
+        full["CheckpointConfig"].setdefault("LocalPath", DEFAULT_CHECKPOINT_PATH)
+    full["AlgorithmSpecification"].setdefault(
+        "EnableSageMakerMetricsTimeSeries",
+        bool(full["AlgorithmSpecification"].get("MetricDefinitions")),
+    )
+    for name in ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption",
+                 "EnableManagedSpotTraining"):
+        full.setdefault(name, False)
+    return full
+
+
+def metric_definitions(request: Mapping[str, Any]) -> list[MetricDefinition]:
+    given = request["AlgorithmSpecification"].get("MetricDefinitions") or []
+    return [MetricDefinition(each["Name"], each["Regex"]) for each in given]
+
+
+def input_mode(request: Mapping[str, Any], channel: Mapping[str, Any]) -> str:
+    """The channel's own mode, else the job's (TRAIN-97)."""
+    return str(channel.get("InputMode") or request["AlgorithmSpecification"]["TrainingInputMode"])
+
+
+def _check_required(request: Mapping[str, Any]) -> None:
+    # The model leaves these to the service since serverless jobs omit them (TRAIN-27).
+    if request.get("ServerlessJobConfig"):
+        return
+    missing = [
+        path
+        for path, value in (
+            ("algorithmSpecification", request.get("AlgorithmSpecification")),
+            ("resourceConfig", request.get("ResourceConfig")),
+            ("stoppingCondition", request.get("StoppingCondition")),
+        )
+        if value is None
+    ]
+    resources = request.get("ResourceConfig")
+    if resources is not None and not (
+        resources.get("InstanceGroups") or resources.get("InstancePreferences")
+    ):
+        missing += [
+            f"resourceConfig.{name[0].lower()}{name[1:]}"
+            for name in ("InstanceType", "InstanceCount")
+            if resources.get(name) is None
+        ]
+    if missing:
+        number = len(missing)
+        text = "; ".join(
+            f"Value null at '{path}' failed to satisfy constraint: Member must not be null"
+            for path in missing
+        )
+        raise ValidationException(
+            f"{number} validation error{'s' * (number > 1)} detected: {text}"
+        )
+
+
+def _check_wrong(request: Mapping[str, Any]) -> None:
+    """What no platform would run."""
+    raise_all([
+        *_wrong_algorithm(request.get("AlgorithmSpecification") or {}),
+        *_wrong_channels(request.get("InputDataConfig") or []),
+        *_wrong_times(request),
+        *_wrong_places(request),
+    ])
+
+
+def _wrong_algorithm(algorithm: Mapping[str, Any]) -> Iterator[str]:
+    if algorithm.get("TrainingImage") and algorithm.get("AlgorithmName"):
+        yield "You can't specify both TrainingImage and AlgorithmName."
+    elif algorithm and not (algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")):
+        yield "AlgorithmSpecification must have a TrainingImage."
+    for each in algorithm.get("MetricDefinitions") or []:
+        wrong = problem(MetricDefinition(each["Name"], each["Regex"]))
+        if wrong:
+            yield f"The Regex {each['Regex']!r} of metric {each['Name']!r} {wrong}."
+    yield from _repeated("Metric", algorithm.get("MetricDefinitions") or [], "Name")
+
+
+def _wrong_channels(channels: list[dict[str, Any]]) -> Iterator[str]:
+    yield from _repeated("Channel", channels, "ChannelName")
+    for channel in channels:
+        name, source = channel["ChannelName"], channel["DataSource"]
+        if name in (".", ".."):
+            yield f"ChannelName {name!r} is no name of a directory."
+        given = [kind for kind, value in source.items() if value]
+        if len(given) != 1:
+            yield f"Channel {name!r}: DataSource must have exactly one member."
+        s3 = source.get("S3DataSource")
+        if s3:
+            yield from _wrong_uri(f"Channel {name!r}", s3["S3Uri"])
+            if s3.get("AttributeNames") and s3["S3DataType"] != "AugmentedManifestFile":
+                yield f"Channel {name!r}: AttributeNames needs S3DataType AugmentedManifestFile."
+
+
+def _wrong_times(request: Mapping[str, Any]) -> Iterator[str]:
+    stopping = request.get("StoppingCondition") or {}
+    runtime = stopping.get("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
+    wait = stopping.get("MaxWaitTimeInSeconds")
+    if request.get("EnableManagedSpotTraining"):
+        if wait is None or wait < runtime:  # TRAIN-24, TRAIN-160
+            yield (
+                "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to"
+                " MaxRuntimeInSeconds."
+            )
+    elif wait is not None:
+        yield "MaxWaitTimeInSeconds must be given only with EnableManagedSpotTraining."
+
+
+def _wrong_places(request: Mapping[str, Any]) -> Iterator[str]:
+    yield from _wrong_uri("OutputDataConfig", request["OutputDataConfig"]["S3OutputPath"])
+    checkpoints = request.get("CheckpointConfig")
+    if checkpoints:
+        yield from _wrong_uri("CheckpointConfig", checkpoints["S3Uri"])
+        path = checkpoints.get("LocalPath") or DEFAULT_CHECKPOINT_PATH
+        parts = path.rstrip("/").split("/")
+        below = parts[3] if parts[:3] == str(ROOT).split("/") and len(parts) > 3 else None
+        if below is None or below in _RESERVED or ".." in parts:
+            yield (
+                f"CheckpointConfig.LocalPath {path!r} must be below {ROOT}, and not in"
+                f" {', '.join(_RESERVED)}."
+            )
+    board = request.get("TensorBoardOutputConfig")
+    if board:
+        yield from _wrong_uri("TensorBoardOutputConfig", board["S3OutputPath"])
+        path = board.get("LocalPath")
+        if path and (not path.startswith(f"{ROOT}/") or ".." in path.split("/")):
+            yield f"TensorBoardOutputConfig.LocalPath {path!r} must be below {ROOT}."
+
+
+def _wrong_uri(where: str, uri: str) -> Iterator[str]:
+    try:
+        parse_s3_uri(uri)
+    except ByoaError as error:
+        yield f"{where}: {error.message}; expected {error.expected}."
+
+
+def _repeated(what: str, items: list[dict[str, Any]], key: str) -> Iterator[str]:
+    for name, count in Counter(item[key] for item in items).items():
+        if count > 1:
+            yield f"{what} names must be unique: {name!r} is given {count} times."
+
+
+def _refused(request: Mapping[str, Any]) -> Iterator[str]:
+    """What the service runs, and this machine does not."""
+    yield from refused(request, _REFUSALS)
+    if request.get("ServerlessJobConfig"):
+        return
+    algorithm, resources = request["AlgorithmSpecification"], request["ResourceConfig"]
+    yield from refused(algorithm, _ALGORITHM_REFUSALS, "AlgorithmSpecification.")
+    image_config = algorithm.get("TrainingImageConfig") or {}
+    if image_config.get("TrainingRepositoryAccessMode") == "Vpc":
+        yield "TrainingRepositoryAccessMode Vpc is not supported here; use Platform."
+    yield from refused(resources, _RESOURCE_REFUSALS, "ResourceConfig.")
+    if (resources.get("InstanceCount") or 1) > 1:
+        yield f"ResourceConfig.InstanceCount {resources['InstanceCount']} is not supported here;" \
+            " a job runs on one host: use 1."
+    if (request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"):
+        yield "RemoteDebugConfig.EnableRemoteDebug is not supported here; the job is a process of" \
+            " this machine, which any debugger attaches to: use false."
+    for channel in request.get("InputDataConfig") or []:
+        yield from _refused_channel(request, channel)
+
+
+def _refused_channel(request: Mapping[str, Any], channel: Mapping[str, Any]) -> Iterator[str]:
+    where = f"Channel {channel['ChannelName']!r}: "
+    if input_mode(request, channel) == "Pipe":
+        yield f"{where}input mode Pipe is not supported here yet; use FastFile or File."
+    yield from refused(channel["DataSource"], _SOURCE_REFUSALS, where)
+    source = channel["DataSource"].get("S3DataSource")
+    if not source:
+        return
+    yield from refused(source, _S3_REFUSALS, f"{where}S3DataSource.")
+    if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+        yield f"{where}S3DataType {source['S3DataType']} is not supported here yet; use S3Prefix" \
+            " or ManifestFile."

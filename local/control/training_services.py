@@ -1,0 +1,41 @@
+"""What a training job needs of the rest of the local SageMaker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from byoa.local.control.log_follower import LogService
+from byoa.local.runners.base import Runner
+from byoa.local.settings import Caller, Settings
+from byoa.local.storage.buckets import Buckets
+from byoa.local.storage.state import State
+
+
+class MetricService(Protocol):
+    """The writer's side of CloudWatch (`local.aws.metrics.Metrics`)."""
+
+    def put(
+        self,
+        caller: Caller,
+        namespace: str,
+        name: str,
+        value: float,
+        *,
+        dimensions: Mapping[str, str],
+        timestamp: float,
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class TrainingServices:
+    """`endpoint_url` is asked when a container starts: the port is known only then."""
+
+    settings: Settings
+    state: State
+    buckets: Buckets
+    runner: Runner
+    logs: LogService
+    metrics: MetricService
+    endpoint_url: Callable[[], str]
