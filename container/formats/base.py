@@ -6,8 +6,9 @@ The helpers here are shared by all formats: charset, label columns, float32 and 
 from __future__ import annotations
 
 import codecs
+import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from byoa.container.errors import DataError
@@ -22,6 +23,7 @@ __all__ = [
     "Format",
     "body_empty",
     "label_size_of",
+    "packed",
     "parameter",
     "place",
     "split_labels",
@@ -166,6 +168,25 @@ def to_float32(values: Any) -> NDArray[np.float32]:
 
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(values, dtype=np.float32, order="C")
+
+
+def packed(values: Sequence[float]) -> NDArray[np.float32]:
+    """Python numbers, at least one, as a new float32 array (n,); beyond float32 is infinite.
+
+    struct takes a third of the time that numpy needs to find out what a list holds. Raises
+    OverflowError for an integer beyond float64.
+    """
+    import numpy as np
+
+    if type(values[0]) is int:
+        try:
+            whole = struct.pack(f"{len(values)}q", *values)
+            return np.frombuffer(whole, dtype=np.int64).astype(np.float32)
+        except struct.error:  # a float among them, or beyond 64 bits
+            pass
+    array = np.empty(len(values), dtype=np.float32)
+    struct.pack_into(f"{len(values)}f", array, 0, *values)
+    return array
 
 
 def split_labels(matrix: NDArray[np.float32], label_size: int, where: str | None) -> Batch:

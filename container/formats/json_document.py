@@ -24,6 +24,7 @@ from byoa.container.formats.base import (
     Format,
     body_empty,
     label_size_of,
+    packed,
     place,
     split_labels,
     to_float32,
@@ -192,9 +193,10 @@ def _matrix(rows: Sequence[list[Any]], where: str | None) -> NDArray[np.float32]
                 where=place(where, number), expected="as many numbers as record 1 has",
             )
     # Types first: numpy would take true, and strings of digits, for numbers.
-    if set(map(type, chain.from_iterable(rows))) <= {int, float, type(None)}:
+    values = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
+    if set(map(type, values)) <= {int, float}:
         try:
-            return to_float32(rows)
+            return packed(values).reshape(len(rows), width)
         except OverflowError:  # an integer beyond float64
             pass
     return to_float32([

@@ -20,6 +20,7 @@ from byoa.container.formats.base import (
     Format,
     body_empty,
     label_size_of,
+    packed,
     parameter,
     place,
     split_labels,
@@ -116,19 +117,23 @@ def _split(body: bytes) -> Iterator[bytes]:
 
 
 def _fast(text: bytes) -> NDArray[np.float32] | None:
-    """Lines that, comma for comma, are JSON arrays of numbers; None where they are not."""
-    import numpy as np
-
+    """Lines that, comma for comma, are one JSON array of numbers; None where they are not."""
     # Strings, nested arrays, true, false and null are JSON, but no CSV cells.
     if b"[" in text or b"{" in text or b"u" in text or b"l" in text or b'"' in text:
         return None
+    ends = text.count(b"\n")
     try:
-        rows = loads(b"[[" + text.replace(b"\n", b"],[") + b"]]")
-        with np.errstate(over="ignore"):
-            matrix = np.array(rows, dtype=np.float32)
-    except (ValueError, OverflowError):  # no JSON, or ragged
+        # A null marks each line's end: ragged lines show, and one flat list is made, not many.
+        values = loads(b"[%b]" % (text.replace(b"\n", b",null,") if ends else text))
+        if not ends:
+            return packed(values).reshape(1, -1) if values else None
+        width = values.index(None)
+        if values[width::width + 1] != [None] * ends or len(values) != (ends + 1) * (width + 1) - 1:
+            return None
+        del values[width::width + 1]
+        return packed(values).reshape(ends + 1, width) if width else None
+    except (ValueError, OverflowError):  # no JSON, or an integer beyond float64
         return None
-    return matrix if matrix.shape[1] else None
 
 
 def _exact(
@@ -155,13 +160,23 @@ def _numbers(
             f"has {len(cells)} column{'' if len(cells) == 1 else 's'}, expected {width}",
             where=place(where, record), expected="as many columns as record 1 has",
         )
+    try:
+        numbers = list(map(float, cells))
+        if not any(map(_odd, cells)):
+            return numbers
+    except ValueError:
+        pass
     return [_number(cell, record, column, where) for column, cell in enumerate(cells, 1)]
+
+
+def _odd(cell: bytes | str) -> bool:
+    """Whether Python alone reads it: 1_000, or, in a str, another script's digits."""
+    return b"_" in cell if isinstance(cell, bytes) else "_" in cell or not cell.isascii()
 
 
 def _number(cell: bytes | str, record: int, column: int, where: str | None) -> float:
     try:
-        # Python alone reads 1_000; and a str, unlike bytes, may hold another script's digits.
-        if (b"_" in cell if isinstance(cell, bytes) else "_" in cell or not cell.isascii()):
+        if _odd(cell):
             raise ValueError
         return float(cell)
     except ValueError:
