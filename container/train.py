@@ -1,0 +1,200 @@
+"""`python -m byoa.container train`: from SageMaker's files to a trained model.
+
+Only the standard library is imported on the way to the author's first line. The exit code is 0, or
+1 with /opt/ml/output/failure written; SIGTERM sets `run.stopping` and nothing else (TRAIN-150).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from byoa.container import contract
+from byoa.container.contract import Layout
+from byoa.container.errors import AlgorithmError, ByoaError, failure_report
+from byoa.container.hardware import Hardware, measure, size
+from byoa.container.manifest import MANIFEST, Manifest, write_manifest
+from byoa.container.run import Run
+
+REGISTRY = "byoa.algorithms.registry"  # the one plug point from the container to the algorithms
+EXIT_INTERRUPTED = 130
+
+
+class Stop:
+    """Set by SIGTERM. The handler does nothing else; a second signal changes nothing."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def install(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self.requested = True
+            # Not print: the signal may come in while the same buffer is being written.
+            os.write(sys.__stdout__.fileno() if sys.__stdout__ else 1,
+                     b"SIGTERM: run.stopping is set; save and return\n")
+
+
+def main(environ: Mapping[str, str] = os.environ) -> int:
+    """Train what the environment asks for; the exit code."""
+    stop = Stop()
+    stop.install()
+    for stream in (sys.stdout, sys.stderr):  # a line is seen when it is printed (TRAIN-196)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    faulthandler.enable()
+    layout = Layout.from_environment(environ)
+    try:
+        layout.failure.unlink(missing_ok=True)  # of an earlier run by hand in the same tree
+        return _train(layout, environ, stop)
+    except BaseException as error:
+        return _fail(layout, error)
+
+
+def _train(layout: Layout, environ: Mapping[str, str], stop: Stop) -> int:
+    started = time.monotonic()
+    raw = contract.read_hyperparameters(layout)
+    name = environ.get(contract.ALGORITHM_VARIABLE)
+    program = raw.get(contract.PROGRAM_HYPERPARAMETER) or environ.get(contract.PROGRAM_VARIABLE)
+    if name and program:
+        raise AlgorithmError(
+            "ALGORITHM_AMBIGUOUS",
+            f"{contract.ALGORITHM_VARIABLE} is {name!r} and script mode's program is {program!r}",
+            expected="one of the two",
+            remedy=f"to run the script remove {contract.ALGORITHM_VARIABLE} from the Environment;"
+            f" to train {name!r} remove {contract.PROGRAM_HYPERPARAMETER} and"
+            f" {contract.PROGRAM_VARIABLE}",
+        )
+    if name:
+        _train_algorithm(name, layout, raw, stop, started)
+        return contract.EXIT_SUCCESS
+    if program:
+        from byoa.container import script_mode
+
+        return script_mode.train(layout, raw, environ)
+    raise AlgorithmError(
+        "ALGORITHM_NOT_CHOSEN",
+        f"neither {contract.ALGORITHM_VARIABLE} nor a script is given",
+        expected=f"{contract.ALGORITHM_VARIABLE}=<name> in the Environment, where a name is one of"
+        f" {', '.join(_registry().names())} or module:Class of your own; or, for script mode, the"
+        f" hyperparameter {contract.PROGRAM_HYPERPARAMETER} or the variable"
+        f" {contract.PROGRAM_VARIABLE}",
+        remedy=f"set {contract.ALGORITHM_VARIABLE}, or give entry_point and source_dir to the SDK's"
+        " estimator",
+    )
+
+
+def _registry() -> Any:
+    return importlib.import_module(REGISTRY)
+
+
+def _train_algorithm(
+    name: str, layout: Layout, raw: Mapping[str, str], stop: Stop, started: float
+) -> None:
+    kind = _registry().find(name)
+    hyperparameters = kind.Hyperparameters.parse(raw)
+    hardware = measure()
+    for directory in (layout.model, layout.output_data):  # a run by hand may lack them
+        directory.mkdir(parents=True, exist_ok=True)
+    run = Run(layout, hyperparameters, hardware=hardware, stopping=lambda: stop.requested)
+    _say(_plan(name, run, hardware))
+    ready = time.monotonic()
+    try:
+        kind(hyperparameters).train(run)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
+    trained = time.monotonic()
+    files = _saved(layout.model)
+    if files:
+        write_manifest(
+            layout.model,
+            Manifest(
+                name, hyperparameters.to_json(),
+                run.signature.get("features"), run.signature.get("sample"),
+            ),
+        )
+    elif stop.requested:
+        _say("stopped before the algorithm saved a model")
+    elif run.hosts.rank == 0:  # the other hosts may well leave it to the first (TRAIN-132)
+        raise AlgorithmError(
+            "ALGORITHM_SAVED_NOTHING",
+            f"{name} has trained, but left no file in {layout.model}",
+            expected="train writes what load reads into run.model_dir",
+            remedy="save the model there, for example np.savez(run.model_dir / 'model.npz', …)",
+        )
+    total = sum(path.stat().st_size for path in files)
+    _say(
+        f"{'stopped' if stop.requested else 'trained'} in {trained - ready:.2f} s (start"
+        f" {ready - started:.2f} s); model of {len(files)} files, {size(total)};"
+        f" peak memory {size(_peak_bytes())}"
+    )
+
+
+def _plan(name: str, run: Run, hardware: Hardware) -> str:
+    hosts = run.hosts
+    channels = ", ".join(f"{c.name} ({c.config.input_mode})" for c in run.channels.values())
+    return (
+        f"plan: {name} on {hosts.current_host} ({hosts.rank + 1} of {len(hosts.hosts)}):"
+        f" {hardware.describe()}; channels {channels or 'none'};"
+        f" checkpoints {run.checkpoints.directory or 'off'}"
+    )
+
+
+def _saved(model_dir: Path) -> list[Path]:
+    """What the algorithm left, without the manifest of an earlier run in the same tree."""
+    return [
+        path for path in sorted(model_dir.rglob("*"))
+        if path.is_file() and path != model_dir / MANIFEST
+    ]
+
+
+def _fail(layout: Layout, error: BaseException) -> int:
+    """Tell the log everything and the failure file what matters; the exit code."""
+    code = _exit_code(error)
+    if isinstance(error, ByoaError):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(type(error), error, error.__traceback__)
+    try:
+        contract.write_failure(layout, failure_report(error, note=_memory_note(error)))
+    except OSError as unwritable:
+        print(f"{layout.failure} cannot be written: {unwritable}", file=sys.stderr, flush=True)
+    return code
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code % 256:
+        return error.code % 256  # the author's own
+    return contract.EXIT_FAILURE
+
+
+def _memory_note(error: BaseException) -> str:
+    """For errors of memory: what was used of what there is (TRAP-24)."""
+    if not isinstance(error, MemoryError) and "OutOfMemory" not in type(error).__name__:
+        return ""
+    hardware = measure()
+    return f"peak memory {size(_peak_bytes())} of {size(hardware.memory_bytes)}"
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
