@@ -19,7 +19,7 @@ from byoa.container.errors import UnsupportedError
 from byoa.local.api.certificates import Authority
 from byoa.local.settings import Settings
 
-SHELLS = ("bash", "fish", "json")
+SHELLS = ("sh", "bash", "fish", "json")
 # They would win over the variables below, or name a profile that the written config lacks.
 UNSET = (
     "AWS_PROFILE",
@@ -105,16 +105,16 @@ def write(
 
 
 def shell_exports(variables: Mapping[str, str], shell: str) -> str:
-    """The variables as text for `eval` in "bash" (any POSIX shell) or "fish", or as "json".
+    """The variables as text for `eval` in "sh", "bash" (any POSIX shell) or "fish", or as "json".
 
     The shells' forms also unset what would win over them (`UNSET`).
     """
     if shell == "json":
         return json.dumps(dict(variables), indent=2) + "\n"
     if shell == "fish":
-        lines = [f"set -e {name};" for name in UNSET]
-        lines += [f"set -gx {name} {_fish_quote(value)};" for name, value in variables.items()]
-    elif shell == "bash":
+        lines = [f"set -e {name}" for name in UNSET]
+        lines += [f"set -gx {name} {_fish_quote(value)}" for name, value in variables.items()]
+    elif shell in ("sh", "bash"):
         lines = [f"unset {' '.join(UNSET)}"]
         lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     else:
@@ -122,9 +122,10 @@ def shell_exports(variables: Mapping[str, str], shell: str) -> str:
             "SHELL_UNKNOWN",
             f"no exports for shell {shell!r}",
             expected=f"one of {', '.join(SHELLS)}",
-            remedy="take bash for any POSIX shell such as zsh or dash",
+            remedy="take sh for any POSIX shell such as zsh or dash",
         )
-    return "\n".join(lines) + "\n"
+    # The semicolons keep an eval without quotes right, which joins the lines.
+    return ";\n".join(lines) + ";\n"
 
 
 def _fish_quote(value: str) -> str:
