@@ -21,7 +21,6 @@ from byoa.container.contract import (
     write_hyperparameters,
 )
 from byoa.local.control.channels_download import input_data_config
-from byoa.local.control.container_access import service_environment
 from byoa.local.control.training_request import metric_definitions
 from byoa.local.runners.base import ContainerSpec
 from byoa.local.storage.state import Row
@@ -51,8 +50,13 @@ def write_config(layout: Layout, row: Row) -> None:
         CheckpointConfig(checkpoints["S3Uri"], checkpoints["LocalPath"]).write(layout)
 
 
-def container_spec(row: Row, layout: Layout, log: Path, endpoint_url: str) -> ContainerSpec:
-    """What to run (TRAIN-01 … TRAIN-03), and what it finds in its environment (TRAIN-80)."""
+def container_spec(
+    row: Row, layout: Layout, log: Path, access: Mapping[str, str]
+) -> ContainerSpec:
+    """What to run (TRAIN-01 … TRAIN-03), and what it finds in its environment (TRAIN-80).
+
+    `access` is how it reaches this service (TRAIN-81); an isolated container is not told.
+    """
     request = row.document["request"]
     algorithm = request["AlgorithmSpecification"]
     isolated = request["EnableNetworkIsolation"]
@@ -71,7 +75,7 @@ def container_spec(row: Row, layout: Layout, log: Path, endpoint_url: str) -> Co
             region=row.region,
             user=request.get("Environment"),
         )
-        | service_environment(endpoint_url, row.caller, isolated=isolated),
+        | ({} if isolated else dict(access)),
     )
 
 

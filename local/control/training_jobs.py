@@ -12,6 +12,7 @@ from typing import Any
 from byoa.local.api.listing import page
 from byoa.local.api.tags import check_tags
 from byoa.local.control import training_record as record
+from byoa.local.control.log_follower import LogService
 from byoa.local.control.training_request import check, complete
 from byoa.local.control.training_run import (
     BY_SHUTDOWN,
@@ -19,10 +20,12 @@ from byoa.local.control.training_run import (
     TrainingRun,
     job_directory,
 )
-from byoa.local.control.training_services import TrainingServices
+from byoa.local.control.training_services import MetricService, TrainingServices
 from byoa.local.errors import AwsError, ResourceInUse, ValidationException
-from byoa.local.settings import Caller
-from byoa.local.storage.state import AlreadyExists, Row
+from byoa.local.runners.base import Runner
+from byoa.local.settings import Caller, Settings
+from byoa.local.storage.buckets import Buckets
+from byoa.local.storage.state import AlreadyExists, Row, State
 
 CLOSE_SECONDS = 5.0  # from SIGTERM to SIGKILL when the service is shut down
 UPLOAD_SECONDS = 60.0  # for what a stopped job has to upload then
@@ -33,9 +36,20 @@ _NEVER = ("WarmPoolStatusEquals", "TrainingPlanArnEquals")
 class TrainingJobs:
     """The training operations. `start` adopts the jobs of an earlier server."""
 
-    def __init__(self, services: TrainingServices) -> None:
-        self._services = services
-        self._state = services.state
+    def __init__(
+        self,
+        state: State,
+        buckets: Buckets,
+        runner: Runner,
+        settings: Settings,
+        logs: LogService,
+        metrics: MetricService,
+        environment: Callable[[Caller], dict[str, str]],
+    ) -> None:
+        self._services = TrainingServices(
+            settings, state, buckets, runner, logs, metrics, environment
+        )
+        self._state = state
         self._lock = threading.Lock()
         self._runs: dict[str, TrainingRun] = {}  # by ARN
         self._closed = False

@@ -176,7 +176,7 @@ class TrainingRun:
         row = self._row()
         stream = f"{self._name}/{HOST}-{int(time.time())}"
         path = mirror_path(services.settings.home, self._caller, GROUP, stream)
-        spec = container_spec(row, self._layout, path, services.endpoint_url())
+        spec = container_spec(row, self._layout, path, services.environment(self._caller))
         self._note(stream=stream, container=spec.name)
         self._enter("Training", "Training image download completed. Training in progress.")
         container = services.runner.start(spec)

@@ -30,7 +30,8 @@ class MetricService(Protocol):
 
 @dataclass(frozen=True)
 class TrainingServices:
-    """`endpoint_url` is asked when a container starts: the port is known only then."""
+    """`environment` tells a container how it reaches this service; it is asked when one starts,
+    for only then the port is known."""
 
     settings: Settings
     state: State
@@ -38,4 +39,4 @@ class TrainingServices:
     runner: Runner
     logs: LogService
     metrics: MetricService
-    endpoint_url: Callable[[], str]
+    environment: Callable[[Caller], dict[str, str]]

@@ -1,0 +1,194 @@
+"""Training jobs in this process: real buckets, state, processes and log service; no HTTP."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BUCKET = "tests"
+
+
+@dataclass
+class Laboratory:
+    """The services of training jobs over a home directory; `restart` is another server's start."""
+
+    home: Path
+    scripts: Path
+    settings: Any
+    caller: Any
+    logs: Any
+    metrics: Any
+    sandbox: str = "off"
+    state: Any = None
+    buckets: Any = None
+    images: Any = None
+    runner: Any = None
+    training: Any = None
+    closed: bool = field(default=True)
+
+    def open(self, *, start: bool = True) -> Laboratory:
+        from byoa.local.control.training_jobs import TrainingJobs
+        from byoa.local.runners.images import Images
+        from byoa.local.runners.process import ProcessRunner
+        from byoa.local.storage.buckets import Buckets
+        from byoa.local.storage.state import State
+
+        self.state = State(self.home / "state.sqlite")
+        self.buckets = Buckets(self.home)
+        self.buckets.create(BUCKET)
+        self.images = Images(self.state)
+        self.runner = ProcessRunner(self.images, self.home, sandbox=self.sandbox)
+        self.training = TrainingJobs(
+            self.state, self.buckets, self.runner, self.settings, self.logs, self.metrics,
+            lambda caller: {
+                "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "byoa",
+            },
+        )
+        self.closed = False
+        if start:
+            self.training.start()
+        return self
+
+    def close(self, **how: Any) -> None:
+        if not self.closed:
+            self.training.close(**how)
+            self.buckets.close()
+            self.state.close()
+            self.closed = True
+
+    def restart(self) -> None:
+        """The server goes without touching its containers, and another one starts."""
+        self.close(keep_running=True)
+        self.open()
+
+    def call(self, operation: str, **request: Any) -> dict[str, Any]:
+        return self.training.operations[operation](self.caller, request)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        return self.call("DescribeTrainingJob", TrainingJobName=name)
+
+    def wait(self, name: str, timeout: float = 30.0) -> dict[str, Any]:
+        """Describe, when the job has ended."""
+        return self.until(
+            name, lambda job: job["TrainingJobStatus"] in ("Completed", "Failed", "Stopped"),
+            timeout,
+        )
+
+    def until(
+        self, name: str, test: Callable[[dict[str, Any]], bool], timeout: float = 30.0
+    ) -> dict[str, Any]:
+        end = time.monotonic() + timeout
+        while True:
+            since = self.state.changes
+            job = self.describe(name)
+            if test(job):
+                return job
+            left = end - time.monotonic()
+            assert left > 0, job
+            self.state.wait_for_change(min(left, 1.0), since)
+
+    def until_printed(self, name: str, text: str, timeout: float = 30.0) -> None:
+        end = time.monotonic() + timeout
+        while text not in self.lines(name):
+            assert time.monotonic() < end, (self.lines(name), self.describe(name))
+            time.sleep(0.02)
+
+    def program(self, source: str) -> dict[str, Any]:
+        """AlgorithmSpecification of a Python script, which finds its /opt/ml as `ml`."""
+        path = self.scripts / f"script-{len(list(self.scripts.iterdir()))}.py"
+        head = (
+            "import json, os, pathlib, signal, sys, time\n"
+            "ml = pathlib.Path(os.environ.get('SAGEMAKER_BASE_DIR', '/opt/ml'))\n"
+        )
+        path.write_text(head + textwrap.dedent(source), encoding="utf-8")
+        return {
+            "TrainingImage": "byoa:latest",
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": [sys.executable, str(path)],
+        }
+
+    def streams(self, name: str) -> dict[str, list[str]]:
+        """The job's log streams and their lines."""
+        group = self.logs._backend(self.caller).groups.get("/aws/sagemaker/TrainingJobs")
+        found = {} if group is None else group.streams
+        return {
+            stream: [event.message for event in found[stream].events]
+            for stream in found
+            if stream.startswith(f"{name}/")
+        }
+
+    def lines(self, name: str) -> list[str]:
+        return [line for lines in self.streams(name).values() for line in lines]
+
+    def get(self, key: str) -> bytes:
+        return self.buckets.path(BUCKET, key).read_bytes()
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return [info.key for info in self.buckets.keys(BUCKET, prefix)]
+
+
+@pytest.fixture(scope="session")
+def cloudwatch() -> tuple[Any, Any]:
+    """The log and the metric service, as they are in the server."""
+    from byoa.local.aws.logs import Logs
+    from byoa.local.aws.metrics import Metrics
+    from byoa.local.aws.moto_app import Moto
+
+    moto = Moto("123456789012")
+    return Logs(moto), Metrics(moto)
+
+
+@pytest.fixture
+def new_laboratory(
+    tmp_path: Path, cloudwatch: tuple[Any, Any]
+) -> Iterator[Callable[..., Laboratory]]:
+    from byoa.local.settings import Caller, Settings
+
+    made: list[Laboratory] = []
+
+    def make(sandbox: str = "off", **settings: Any) -> Laboratory:
+        home, scripts = tmp_path / f"home-{len(made)}", tmp_path / "scripts"
+        scripts.mkdir(exist_ok=True)
+        caller = Caller("123456789012", "eu-west-1")
+        logs, metrics = cloudwatch
+        logs.delete_group(caller, "/aws/sagemaker/TrainingJobs")  # moto is one for the process
+        laboratory = Laboratory(
+            home, scripts,
+            Settings(home=home, **{"stop_grace": 10.0, **settings}),
+            caller, logs, metrics, sandbox,
+        )
+        made.append(laboratory)
+        return laboratory.open()
+
+    yield make
+    for laboratory in made:
+        laboratory.close(timeout=1.0)
+
+
+@pytest.fixture
+def laboratory(new_laboratory: Callable[..., Laboratory]) -> Laboratory:
+    return new_laboratory()
+
+
+@pytest.fixture
+def job(
+    laboratory: Laboratory, training_request: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
+    """Runs a script as a training job to its end; Describe."""
+
+    def run(name: str, source: str, **members: Any) -> dict[str, Any]:
+        specification = laboratory.program(source) | members.pop("specification", {})
+        laboratory.call(
+            "CreateTrainingJob",
+            **training_request(name, AlgorithmSpecification=specification, **members),
+        )
+        return laboratory.wait(name)
+
+    return run
