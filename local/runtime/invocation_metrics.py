@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from byoa.local.settings import Caller
 
@@ -46,15 +46,30 @@ class Statistic:
         self.maximum = max(self.maximum, value)
 
 
-# Called with caller, namespace, name, statistic, unit, dimensions and epoch seconds.
-Put = Callable[[Caller, str, str, Statistic, str, Mapping[str, str], float], None]
+class MetricService(Protocol):
+    """The writer's side of CloudWatch metrics (`local.aws.metrics.Metrics`)."""
+
+    def put_statistics(
+        self,
+        caller: Caller,
+        namespace: str,
+        name: str,
+        *,
+        count: int,
+        total: float,
+        minimum: float,
+        maximum: float,
+        dimensions: Mapping[str, str],
+        timestamp: float,
+        unit: str | None = None,
+    ) -> None: ...
 
 
 class InvocationMetrics:
     """Owns the thread that writes; `close` writes what is left."""
 
-    def __init__(self, put: Put, interval: float = FLUSH_SECONDS) -> None:
-        self._put = put
+    def __init__(self, service: MetricService, interval: float = FLUSH_SECONDS) -> None:
+        self._service = service
         self._interval = interval
         self._pending: deque[Invocation] = deque()
         self._stop = threading.Event()
@@ -90,7 +105,15 @@ class InvocationMetrics:
                 caller, endpoint, variant, _ = key
                 dimensions = {"EndpointName": endpoint, "VariantName": variant}
                 for (name, unit), statistic in metrics.items():
-                    self._put(caller, NAMESPACE, name, statistic, unit, dimensions, first[key])
+                    self._service.put_statistics(
+                        caller,
+                        NAMESPACE,
+                        name,
+                        **vars(statistic),
+                        dimensions=dimensions,
+                        timestamp=first[key],
+                        unit=unit,
+                    )
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
