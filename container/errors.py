@@ -14,7 +14,6 @@ at most 1,024 characters, so that what the service shows is what the author need
 from __future__ import annotations
 
 import os
-import sysconfig
 import traceback
 from collections.abc import Sequence
 
@@ -108,7 +107,7 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BUILT_IN = os.path.join(_ROOT, "algorithms", "")
 _OWN = tuple(os.path.join(_ROOT, name, "") for name in ("container", "serve", "local"))
 _LIBRARIES = ("site-packages", "dist-packages")
-_PYTHON = ("<frozen", os.path.join(sysconfig.get_path("stdlib"), ""))
+_PYTHON = ("<frozen", os.path.join(os.path.dirname(os.__file__), ""))
 
 
 def _is_foreign(filename: str) -> bool:

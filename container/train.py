@@ -65,6 +65,8 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 
 def _train(layout: Layout, environ: Mapping[str, str], stop: Stop) -> int:
     started = time.monotonic()
+    for directory in (layout.model, layout.output_data):  # a run by hand may lack them
+        directory.mkdir(parents=True, exist_ok=True)
     raw = contract.read_hyperparameters(layout)
     name = environ.get(contract.ALGORITHM_VARIABLE)
     program = raw.get(contract.PROGRAM_HYPERPARAMETER) or environ.get(contract.PROGRAM_VARIABLE)
@@ -83,7 +85,7 @@ def _train(layout: Layout, environ: Mapping[str, str], stop: Stop) -> int:
     if program:
         from byoa.container import script_mode
 
-        return script_mode.train(layout, raw, environ)
+        return script_mode.train(layout, raw, environ, lambda: stop.requested)
     raise AlgorithmError(
         "ALGORITHM_NOT_CHOSEN",
         f"neither {contract.ALGORITHM_VARIABLE} nor a script is given",
@@ -106,8 +108,6 @@ def _train_algorithm(
     kind = _registry().find(name)
     hyperparameters = kind.Hyperparameters.parse(raw)
     hardware = measure()
-    for directory in (layout.model, layout.output_data):  # a run by hand may lack them
-        directory.mkdir(parents=True, exist_ok=True)
     run = Run(layout, hyperparameters, hardware=hardware, stopping=lambda: stop.requested)
     _say(_plan(name, run, hardware))
     ready = time.monotonic()
