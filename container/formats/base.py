@@ -22,6 +22,7 @@ __all__ = [
     "Batch",
     "Format",
     "body_empty",
+    "columns",
     "label_size_of",
     "packed",
     "parameter",
@@ -185,7 +186,10 @@ def packed(values: Sequence[float]) -> NDArray[np.float32]:
         except struct.error:  # a float among them, or beyond 64 bits
             pass
     array = np.empty(len(values), dtype=np.float32)
-    struct.pack_into(f"{len(values)}f", array, 0, *values)
+    try:
+        struct.pack_into(f"{len(values)}f", array.data, 0, *values)
+    except struct.error as error:
+        raise OverflowError("an integer is beyond float64") from error
     return array
 
 
@@ -197,7 +201,7 @@ def split_labels(matrix: NDArray[np.float32], label_size: int, where: str | None
     if width <= label_size:
         raise DataError(
             "RECORD_WIDTH",
-            f"has {_columns(width)}, none is left after {_columns(label_size)} of labels",
+            f"has {columns(width)}, none is left after {columns(label_size)} of labels",
             where=place(where, 1),
             expected=f"the label first, then at least one feature (label_size={label_size})",
             remedy="declare records without a label with label_size=0 in their content type",
@@ -206,5 +210,6 @@ def split_labels(matrix: NDArray[np.float32], label_size: int, where: str | None
     return Batch(matrix[:, label_size:].copy(), labels)
 
 
-def _columns(count: int) -> str:
+def columns(count: int) -> str:
+    """`1 column`, `5 columns`."""
     return "1 column" if count == 1 else f"{count} columns"

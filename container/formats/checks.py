@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from byoa.container.errors import DataError
-from byoa.container.formats.base import place
+from byoa.container.formats.base import columns, place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ def require_width(features: NDArray[np.float32], n: int, where: str | None = Non
     if width != n:
         raise DataError(
             "RECORD_WIDTH",
-            f"has {width} column{'' if width == 1 else 's'}, expected {n}",
+            f"has {columns(width)}, expected {n}",
             where=place(where, 1),
             expected=f"{n} features a record, as the model was trained on",
         )

@@ -23,6 +23,7 @@ from byoa.container.formats.base import (
     Batch,
     Format,
     body_empty,
+    columns,
     label_size_of,
     packed,
     place,
@@ -88,8 +89,8 @@ def answers(predictions: Any) -> list[Any]:
     normal = shapes.normalise(predictions)
     if not isinstance(normal, dict):
         return items(normal)
-    names, columns = list(normal), [items(column) for column in normal.values()]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    names, values = list(normal), [items(column) for column in normal.values()]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def malformed(message: str, where: str | None) -> DataError:
@@ -188,8 +189,7 @@ def _matrix(rows: Sequence[list[Any]], where: str | None) -> NDArray[np.float32]
         if len(row) != width or not row:
             raise DataError(
                 "RECORD_WIDTH",
-                f"has {len(row)} column{'' if len(row) == 1 else 's'}, expected"
-                f" {width or 'at least 1'}",
+                f"has {columns(len(row))}, expected {width or 'at least 1'}",
                 where=place(where, number), expected="as many numbers as record 1 has",
             )
     # Types first: numpy would take true, and strings of digits, for numbers.

@@ -138,7 +138,7 @@ def _joined(predictions: Any) -> NDArray[Any]:
     arrays = [_array(column) for column in columns]
     if len(arrays) == 1:
         return arrays[0]
-    return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
+    return np.concatenate([shapes.flat(array) for array in arrays], axis=1)
 
 
 def _array(column: NDArray[Any] | list[Any]) -> NDArray[Any]:

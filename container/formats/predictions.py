@@ -9,6 +9,7 @@ Numeric arrays stay arrays, in native byte order and C order; all else becomes a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     Column: TypeAlias = NDArray[Any] | list[Any]
 
-__all__ = ["count", "native", "normalise", "not_encodable", "plain", "take"]
+__all__ = ["count", "flat", "native", "normalise", "not_encodable", "plain", "take"]
 
 _EXPECTED = "an array (n,) or (n, k), a list of n items, or a dict of such columns"
 
@@ -36,6 +37,11 @@ def normalise(predictions: Any) -> Column | dict[str, Column]:
             expected="a dict of columns of equal length, one value a record",
         )
     return columns
+
+
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """(n,), (n, k) or more dimensions as (n, product of the others)."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def count(predictions: Any) -> int:
@@ -121,8 +127,7 @@ def _plain_array(value: Any) -> Any:
 
 
 def _key(name: Any) -> str:
-    if isinstance(name, bool) or not (
-        isinstance(name, (str, int)) or getattr(getattr(name, "dtype", None), "kind", "") in "iu"
-    ):
+    kind = getattr(getattr(name, "dtype", None), "kind", None)  # a numpy integer has one
+    if isinstance(name, bool) or not (isinstance(name, (str, int)) or kind in ("i", "u")):
         raise not_encodable(f"a key of type {type(name).__name__}", "keys that are strings")
     return str(name)

@@ -195,11 +195,12 @@ def _tensor_column(column: NDArray[Any] | list[Any]) -> NDArray[Any]:
             "values that make no numeric tensor",
             "numbers, or Accept application/json for text and nested answers",
         )
-    array = array.reshape(len(array), -1)
+    array = shapes.flat(array)
     if array.dtype.kind == "f":
         return array
     if array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
         raise shapes.not_encodable(
-            f"the integer {max(array.max(), -array.min())}", "integers of 32 bits, or floats"
+            f"integers from {int(array.min())} to {int(array.max())}",
+            "integers of 32 bits, or floats",
         )
     return array.astype(np.int32)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from byoa.container.errors import DataError
-from byoa.container.formats.base import place
+from byoa.container.formats.base import columns, place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ def stack(rows: Sequence[Row], where: str | None) -> NDArray[np.float32]:
         if _width(row) != width or not width:
             raise DataError(
                 "RECORD_WIDTH",
-                f"has {_width(row)} columns, expected {width or 'at least 1'}",
+                f"has {columns(_width(row))}, expected {width or 'at least 1'}",
                 where=place(where, number), expected="as many values as record 1 has",
             )
     if width * len(rows) > MAX_DENSE_CELLS:

@@ -19,6 +19,7 @@ from byoa.container.formats.base import (
     Batch,
     Format,
     body_empty,
+    columns,
     label_size_of,
     packed,
     parameter,
@@ -27,7 +28,7 @@ from byoa.container.formats.base import (
     to_float32,
     to_utf8,
 )
-from byoa.container.formats.json_text import loads, number_texts
+from byoa.container.formats.json_text import number_texts, quick
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ class _Csv(Format):
         where: str | None = None,
     ) -> Batch:
         """One record a line, all of one width; `nan` and `inf` are kept, an empty cell is not."""
-        body = to_utf8(data, media, where).rstrip(b"\r\n")
+        body = to_utf8(data, media, where)
+        if b"\r" in body:  # CRLF, or CR alone: then a line's end too
+            body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        body = body.rstrip(b"\n")
         header = parameter(media, "header", _HEADER, "absent") == "present"
         if header and b'"' in body:
             body, header = _without_header(body, where), False
@@ -75,10 +79,10 @@ class _Csv(Format):
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """One line a record, columns in order and flattened; `header=present` names them."""
         normal = shapes.normalise(predictions)
-        columns = normal if isinstance(normal, dict) else {"prediction": normal}
-        lines = [b",".join(row) for row in zip(*map(_texts, columns.values()), strict=True)]
+        named = normal if isinstance(normal, dict) else {"prediction": normal}
+        lines = [b",".join(row) for row in zip(*map(_texts, named.values()), strict=True)]
         if parameter(media, "header", _HEADER, "absent") == "present":
-            names = [cell for each in columns.items() for cell in _names(*each)]
+            names = [cell for each in named.items() for cell in _names(*each)]
             lines.insert(0, b",".join(names))
         return b"\n".join([*lines, b""])
 
@@ -124,7 +128,7 @@ def _fast(text: bytes) -> NDArray[np.float32] | None:
     ends = text.count(b"\n")
     try:
         # A null marks each line's end: ragged lines show, and one flat list is made, not many.
-        values = loads(b"[%b]" % (text.replace(b"\n", b",null,") if ends else text))
+        values = quick(b"[%b]" % (text.replace(b"\n", b",null,") if ends else text))
         if not ends:
             return packed(values).reshape(1, -1) if values else None
         width = values.index(None)
@@ -141,7 +145,7 @@ def _exact(
 ) -> Iterator[list[float]]:
     """Each line's numbers. Raises DataError naming record and column."""
     for record, line in enumerate(lines, first):
-        cells = line.rstrip(b"\r").split(b",")
+        cells = line.split(b",")
         width = width or len(cells)
         yield _numbers(cells, record, width, where)
 
@@ -157,7 +161,7 @@ def _numbers(
     if len(cells) != width:
         raise DataError(
             "RECORD_WIDTH",
-            f"has {len(cells)} column{'' if len(cells) == 1 else 's'}, expected {width}",
+            f"has {columns(len(cells))}, expected {width}",
             where=place(where, record), expected="as many columns as record 1 has",
         )
     try:
@@ -235,7 +239,7 @@ def _texts(column: NDArray[Any] | list[Any]) -> list[bytes]:
     """A column's part of each line."""
     if isinstance(column, list):
         return [b",".join(_cells(item)) for item in column]
-    return number_texts(column if column.ndim < 3 else column.reshape(len(column), -1))
+    return number_texts(column if column.ndim < 3 else shapes.flat(column))
 
 
 def _cells(value: Any) -> list[bytes]:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("parser")
         (b"1,2\n3,4\n", [[1, 2], [3, 4]]),
         (b"1,2\n3,4", [[1, 2], [3, 4]]),
         (b"1,2\r\n3,4\r\n", [[1, 2], [3, 4]]),
+        (b"1,2\r3,4\r", [[1, 2], [3, 4]]),
         (b"1,2\n\n\n", [[1, 2]]),
         (b"7", [[7]]),
         (b"7\n8\n", [[7], [8]]),
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.usefixtures("parser")
         (b"\xef\xbb\xbf1,2\n", [[1, 2]]),
         (b"16777217,9007199254740993", [[16777216, 9007199254740992]]),
         (b"123456789012345678901234567890,1", [[1.2345679e29, 1]]),
+        (b"18446744073709551615,1" + b"0" * 400, [[2.0**64, np.inf]]),
     ],
 )
 def test_records_are_lines_of_numbers(decode, body, expected):
@@ -273,7 +275,10 @@ def test_the_fast_and_the_exact_route_agree(matrix, data):
     np.testing.assert_array_equal(FORMAT.decode(body).features, expected)
 
 
-@given(st.binary(max_size=60) | st.text("0123456789.,-+eEnaif\n\r\" []", max_size=40).map(str.encode))
+CSV_LIKE = st.text("0123456789.,-+eEnaif\n\r\" []", max_size=40).map(str.encode)
+
+
+@given(st.binary(max_size=60) | CSV_LIKE)
 def test_any_bytes_are_read_or_refused_with_a_code(body):
     try:
         features = FORMAT.decode(body).features
