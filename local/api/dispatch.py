@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 from byoa.local.api import service_model
+from byoa.local.api.http_messages import BadRequest, Disconnected
 from byoa.local.api.sagemaker import TARGET_PREFIX
 from byoa.local.api.serialization import request_id, rest_error
 from byoa.local.aws.errors import error_response
@@ -88,11 +89,17 @@ class Dispatcher:
         self._aws = aws
 
     def __call__(self, request: Request) -> Response:
-        """The answer; errors of ours are AWS's InternalFailure in the request's protocol."""
+        """The answer; what fails unforeseen is AWS's InternalFailure in the request's protocol."""
         try:
             return self._route(request)
         except AwsError as error:
             return error_response(request, error)
+        except (BadRequest, Disconnected):
+            raise  # the server's own matter: there may be nobody left to answer
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.target[:200])
+            text = f"{type(error).__name__}: {error}; the server's log has the traceback"
+            return error_response(request, AwsError("InternalFailure", text, status=500))
 
     def _route(self, request: Request) -> Response:
         host = _bare(request.host)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from byoa.container.errors import ByoaError
 from byoa.local.api import service_model
 from byoa.local.api.hold import HEADER, Hold
+from byoa.local.api.http_messages import BadRequest, Disconnected
 from byoa.local.api.serialization import json_error, json_response
 from byoa.local.api.tags import Tags
 from byoa.local.api.validation import validate
@@ -107,6 +108,8 @@ class ControlPlane:
         except ByoaError as error:
             log.info("%s: %s", name, error)
             return json_error(ValidationException(str(error)))
+        except (BadRequest, Disconnected):
+            raise  # the server's own matter: there may be nobody left to answer
         except Exception as error:
             log.exception("%s failed", name)
             return json_error(
@@ -204,6 +207,10 @@ def _parse(body: bytes) -> Any:
     if not body.strip():
         return {}
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise AwsError("SerializationException", f"The body is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")

@@ -1,6 +1,6 @@
 """Answers as the two protocols write them: AWS JSON 1.1 (control plane) and REST JSON (runtime).
 
-`Wire…` functions give status, headers and body; the HTTP layer is not known here.
+Outputs are cut to their shape; errors take the form in which each protocol's clients look for them.
 """
 
 from __future__ import annotations

@@ -129,3 +129,29 @@ def test_telemetry_is_answered_here(wire):
                               timeout=10)
         assert (answer.status_code, answer.content) == (200, b"")
     assert not wire.s3_requests
+
+
+def test_an_unforeseen_failure_is_an_internal_failure_in_the_client_s_protocol(
+    wire, monkeypatch, caplog
+):
+    def fail(*_, **__):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(wire.aws, "handle", fail)
+    for service, call in (("sts", "get_caller_identity"), ("logs", "describe_log_groups")):
+        with pytest.raises(ClientError) as caught:
+            getattr(wire.client(service), call)()
+        assert caught.value.response["Error"]["Code"] == "InternalFailure"
+        assert "ZeroDivisionError: oops" in caught.value.response["Error"]["Message"]
+    assert "Traceback" in caplog.text
+
+
+def test_a_client_that_leaves_within_its_body_leaves_no_error_behind(serve_wire, caplog):
+    import socket
+
+    wire = serve_wire({"DescribeModel": lambda *_: {}})
+    with socket.create_connection(("127.0.0.1", wire.server.port), timeout=10) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: SageMaker.DescribeModel\r\n"
+                     b"Content-Length: 100\r\n\r\n{")
+    assert wire.client("sts").get_caller_identity()["Account"]
+    assert "failed" not in caplog.text

@@ -106,7 +106,7 @@ def test_an_operation_that_no_model_has_is_unknown(wire, target, word):
     assert word in answer.json()["message"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b'"text"', b"\xff"])
+@pytest.mark.parametrize("body", [b'{"ModelName": NaN}', b"{", b"[" * 100_000, b'"text"', b"\xff"])
 def test_a_body_that_is_no_json_object_is_a_serialization_exception(serve_wire, body):
     wire = serve_wire({"DescribeModel": lambda *a: {}})
     answer = requests.post(wire.url, data=body, timeout=10,
