@@ -181,6 +181,17 @@ class Buckets:
         """The object and a descriptor of exactly those bytes, which the caller closes."""
         return self._files.open(bucket, key)
 
+    def file_of(self, bucket: str, info: ObjectInfo) -> Path:
+        """Where the file of a known object is."""
+        path = self._files.path(bucket, info.key, info)
+        if path is None:
+            raise ObjectMissing(bucket, info.key)
+        return path
+
+    def adopt(self, bucket: str, prefix: str = "") -> None:
+        """Make the index follow what a person did to the files below `prefix`."""
+        self._files.adopt(bucket, prefix)
+
     def path(self, bucket: str, key: str) -> Path:
         """The object's file, to read only: a write to it would change the object."""
         info = self.stat(bucket, key)

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +18,7 @@ __all__ = [
     "Draft",
     "copy_range",
     "copy_whole",
+    "feed",
     "identity",
     "md5_of",
     "odd_name",
@@ -144,13 +145,22 @@ def identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino & (2**63 - 1), status.st_mtime_ns
 
 
-def md5_of(fd: int, start: int = 0, length: int | None = None) -> str:
-    """MD5 in hex of a file, or of `length` bytes from `start`."""
+def feed(fd: int, start: int, length: int, sinks: Sequence[Callable[[memoryview], object]]) -> None:
+    """Give `length` bytes of a file from `start` to each sink, piece by piece."""
+    buffer = memoryview(bytearray(min(HASH_BYTES, max(length, 1))))
+    while length:
+        count = os.preadv(fd, [buffer[: min(len(buffer), length)]], start)
+        if not count:
+            raise OSError(errno.EIO, "a file became shorter while it was read")
+        for sink in sinks:
+            sink(buffer[:count])
+        start, length = start + count, length - count
+
+
+def md5_of(fd: int) -> str:
+    """MD5 in hex of a whole file."""
     digest = hashlib.md5(usedforsecurity=False)
-    end = os.fstat(fd).st_size if length is None else start + length
-    while start < end and (data := os.pread(fd, min(HASH_BYTES, end - start), start)):
-        digest.update(data)
-        start += len(data)
+    feed(fd, 0, os.fstat(fd).st_size, [digest.update])
     return digest.hexdigest()
 
 

@@ -25,7 +25,15 @@ from byoa.local.storage.buckets import Buckets, Condition
 from byoa.local.storage.files import Draft
 from byoa.local.storage.object_index import ObjectInfo, extra_to_json, object_from_extra
 
-__all__ = ["Part", "PartMismatch", "PartTooSmall", "Upload", "UploadMissing", "Uploads"]
+__all__ = [
+    "ChecksumMismatch",
+    "Part",
+    "PartMismatch",
+    "PartTooSmall",
+    "Upload",
+    "UploadMissing",
+    "Uploads",
+]
 
 PART_MINIMUM_BYTES = 5 << 20  # of every part but the last
 COMPLETED_REMEMBERED = 1000
@@ -52,6 +60,14 @@ class PartTooSmall(ByoaError):
     def __init__(self, part: Part) -> None:
         super().__init__("PART_TOO_SMALL", "the part is too small", where=f"part {part.number}")
         self.part = part
+
+
+class ChecksumMismatch(ByoaError):
+    """The joined parts have another checksum than the client says."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("CHECKSUM_MISMATCH", f"the {name} of the whole is another")
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -152,7 +168,11 @@ class Uploads:
         self, upload: Upload, number: int, source: int, path: Path, start: int, size: int
     ) -> Part:
         """Make a range of an object, open as `source` at `path`, the part `number`."""
-        etag = files.md5_of(source, start, size)
+        digest = hashlib.md5(usedforsecurity=False)
+        sums = {upload.algorithm: checksums.new(upload.algorithm)} if upload.algorithm else {}
+        files.feed(source, start, size, [digest.update, *(each.update for each in sums.values())])
+        texts = {key: base64.b64encode(each.digest()).decode() for key, each in sums.items()}
+        part_of = (start, size, digest.hexdigest(), time.time(), texts)
         name = f"{number}-{secrets.token_hex(4)}"
 
         def link(target: Path) -> None:
@@ -168,7 +188,7 @@ class Uploads:
                     files.copy_range(source, start, draft.fd, start, size)
                     os.rename(draft.path, target)
 
-        return self._keep(upload, Part(number, name, start, size, etag, time.time()), link)
+        return self._keep(upload, Part(number, name, *part_of), link)
 
     def _keep(self, upload: Upload, part: Part, make: Callable[[Path], None]) -> Part:
         folder = self._root / upload.id
@@ -206,10 +226,12 @@ class Uploads:
         wanted: Sequence[tuple[int, str, Mapping[str, str]]],
         *,
         condition: Condition | None = None,
+        expected: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Join the parts (number, ETag, checksums; in this order) into the object.
 
-        PartMismatch and PartTooSmall leave the upload as it is.
+        `expected` are checksums that the whole must have. PartMismatch, PartTooSmall and
+        ChecksumMismatch leave the upload as it is.
         """
         there = self.parts(upload)
         chosen: list[Part] = []
@@ -235,6 +257,9 @@ class Uploads:
             parts=tuple(part.size for part in chosen),
             checksums=_joined_checksums(upload, chosen),
         )
+        for name, value in (expected or {}).items():
+            if info.checksums.get(name, value) != value:
+                raise ChecksumMismatch(name)
         with self._buckets.draft() as draft:
             at = 0
             for part in chosen:
