@@ -6,6 +6,8 @@ Standard library only, so that importing it costs nothing on the way to the auth
 from __future__ import annotations
 
 from byoa.algorithms.base import Algorithm
+from byoa.algorithms.classes import find_classes
 from byoa.algorithms.hyperparameters import Hyperparameters, param
+from byoa.container.run import Run
 
-__all__ = ["Algorithm", "Hyperparameters", "param"]
+__all__ = ["Algorithm", "Hyperparameters", "Run", "find_classes", "param"]

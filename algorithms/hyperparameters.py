@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -120,6 +119,7 @@ class Hyperparameters:
         "_tuning_objective_metric",  # TRAIN-44
         "default_user_module_name",
     )
+    _fields: ClassVar[Mapping[str, Field]]
 
     def __init__(self, **values: Any) -> None:
         """Values with their Python types; what is left out takes its default."""
@@ -160,7 +160,9 @@ class Hyperparameters:
 
         Raises TypeError for a declaration that makes no sense: the author's error, not a user's.
         """
-        return _fields(cls)
+        if "_fields" not in vars(cls):  # not inherited: each class has its own
+            cls._fields = _resolve(cls)
+        return cls._fields
 
     @classmethod
     def table(cls) -> list[Row]:
@@ -197,8 +199,7 @@ class Hyperparameters:
         return f"{type(self).__qualname__}({values})"
 
 
-@functools.cache
-def _fields(cls: type[Hyperparameters]) -> Mapping[str, Field]:
+def _resolve(cls: type[Hyperparameters]) -> Mapping[str, Field]:
     try:
         # Annotations may be strings: they are resolved in the module where the class is written.
         hints = typing.get_type_hints(cls)

@@ -1,0 +1,372 @@
+"""mlp-classifier: a multilayer perceptron on CPU or GPU, for records of numbers with a class each.
+
+Channels: `train`, and optionally `validation` for early stopping and the choice of the best epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from byoa.algorithms import Algorithm, Run, param, torch_state
+from byoa.algorithms.classes import find_classes, index_classes
+from byoa.container.errors import AlgorithmError, UnsupportedError
+from byoa.container.formats.checks import require_finite, require_width
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+_EVALUATION_RECORDS = 8192  # a batch that bounds memory without costing time
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class MLPClassifier(Algorithm):
+    """Classify records with a multilayer perceptron."""
+
+    class Hyperparameters(Algorithm.Hyperparameters):
+        hidden_units: list[int] = param(
+            [256], doc="units of each hidden layer; [] is logistic regression", min=1, max=65536
+        )
+        activation: Literal["gelu", "relu"] = param("gelu", doc="between the layers")
+        epochs: int = param(60, doc="passes over the data, at most", min=1, max=100_000)
+        mini_batch_size: int = param(32, doc="records a step", min=1, max=1_000_000)
+        optimizer: Literal["adamw", "adam", "sgd"] = param(
+            "adamw", doc="sgd has a Nesterov momentum of 0.9"
+        )
+        learning_rate: float = param(
+            0.002, doc="of the first step; falls to 0 along a cosine", min=1e-8, max=10
+        )
+        weight_decay: float = param(
+            0.01, doc="decoupled in adamw, an L2 penalty in adam and sgd", min=0, max=10
+        )
+        dropout: float = param(
+            0.2, doc="share of hidden units left out in each step", min=0, max=0.95
+        )
+        label_smoothing: float = param(
+            0.1, doc="share of the target spread over all classes", min=0, max=0.9
+        )
+        input_noise: float = param(
+            0.2,
+            doc="standard deviation of the noise added to inputs in training, after normalizing",
+            min=0,
+            max=10,
+        )
+        normalize: bool = param(
+            True, doc="scale each feature to mean 0 and standard deviation 1 of the training data"
+        )
+        early_stopping_patience: int = param(
+            20,
+            doc="epochs without a lower validation loss after which training ends; needs the"
+            " validation channel",
+            min=1,
+            max=100_000,
+        )
+        seed: int = param(0, doc="of weights, order, dropout and noise", min=0, max=2**32 - 1)
+
+    hyperparameters: Hyperparameters
+
+    def train(self, run: Run) -> None:
+        if len(run.hosts.hosts) > 1:
+            raise UnsupportedError(
+                "HOSTS_UNSUPPORTED",
+                f"mlp-classifier trains on one host, the job has {len(run.hosts.hosts)}",
+                expected="InstanceCount=1",
+                remedy="set InstanceCount=1 in ResourceConfig; a larger instance, or one with a"
+                " GPU, is faster",
+            )
+        training = _Training(self.hyperparameters, run)
+        training.resume()
+        training.fit()
+        training.save()
+
+    def load(self, model_dir: Path, device: str) -> Model:
+        try:
+            shape = Shape(**json.loads((model_dir / DESCRIPTION).read_text(encoding="utf-8")))
+            network = Network(shape)
+            network.load_state_dict(safetensors.torch.load_file(model_dir / WEIGHTS))
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            raise AlgorithmError(
+                "MODEL_UNREADABLE",
+                f"{type(error).__name__}: {error}",
+                where=str(model_dir),
+                expected=f"{DESCRIPTION} and {WEIGHTS} as mlp-classifier saved them",
+            ) from error
+        return Model(network.to(device).eval(), np.array(shape.labels, dtype=np.int64), device)
+
+    def predict(self, model: Model, records: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The class of each record (n,), and the probability of each class (n, classes)."""
+        require_width(records, model.network.mean.shape[0])
+        writable = np.require(records, np.float32, ["C", "W"])  # torch warns of any other array
+        with torch.inference_mode():
+            inputs = torch.from_numpy(writable).to(model.device)
+            score = model.network(inputs).softmax(dim=1).cpu().numpy()
+        return {"predicted_label": model.labels[score.argmax(axis=1)], "score": score}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the network's tensors depend on."""
+
+    features: int
+    hidden_units: list[int]
+    activation: str
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model; `labels` (classes,) is what the outputs stand for, in their order."""
+
+    network: Network
+    labels: NDArray[np.int64]
+    device: str
+
+
+class Network(nn.Module):
+    """Normalization, then the layers; records (n, features) → logits (n, classes)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Shape, *, dropout: float = 0.0, input_noise: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape.features))
+        self.register_buffer("std", torch.ones(shape.features))
+        self.input_noise = input_noise
+        layers: list[nn.Module] = []
+        width = shape.features
+        for units in shape.hidden_units:
+            layers += [nn.Linear(width, units), _ACTIVATIONS[shape.activation]()]
+            layers.append(nn.Dropout(dropout))
+            width = units
+        self.layers = nn.Sequential(*layers, nn.Linear(width, len(shape.labels)))
+
+    def forward(self, records: Tensor) -> Tensor:
+        inputs = (records - self.mean) / self.std
+        if self.training and self.input_noise:
+            inputs = inputs + self.input_noise * torch.randn_like(inputs)
+        logits: Tensor = self.layers(inputs)
+        return logits
+
+
+@dataclass
+class _Progress:
+    """How far a training is; saved with each checkpoint."""
+
+    epoch: int = 0  # epochs that are complete
+    best_epoch: int = 0  # 0: none has been measured
+    best_loss: float | None = None
+    best_accuracy: float | None = None
+
+
+class _Training:
+    """One training, from its data to the saved model."""
+
+    def __init__(self, settings: MLPClassifier.Hyperparameters, run: Run) -> None:
+        self.settings = settings
+        self.run = run
+        batch = run.channel("train").load()
+        require_finite(batch.features, "train")
+        classes, targets = find_classes(batch.labels, "train")
+        self.shape = Shape(
+            features=batch.features.shape[1],
+            hidden_units=settings.hidden_units,
+            activation=settings.activation,
+            labels=classes.tolist(),
+        )
+        self.records, self.targets = self._on_device(batch.features, targets)
+        self.validation = self._validation(classes)
+        torch.manual_seed(settings.seed)
+        self.network = Network(
+            self.shape, dropout=settings.dropout, input_noise=settings.input_noise
+        )
+        if settings.normalize:
+            mean, std = _moments(batch.features)
+            self.network.mean.copy_(mean)
+            self.network.std.copy_(std)
+        self.network.to(run.device)
+        self.optimizer = _optimizer(settings, self.network)
+        self.progress = _Progress()
+        self.best: dict[str, Tensor] = {}
+        self.logged_epoch = 0
+
+    def _on_device(
+        self, features: NDArray[np.float32], targets: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        device = self.run.device
+        return torch.from_numpy(features).to(device), torch.from_numpy(targets).to(device)
+
+    def _validation(self, classes: NDArray[np.int64]) -> tuple[Tensor, Tensor] | None:
+        if "validation" not in self.run.channels:
+            return None
+        batch = self.run.channel("validation").load()
+        require_width(batch.features, self.shape.features, "validation")
+        require_finite(batch.features, "validation")
+        return self._on_device(batch.features, index_classes(batch.labels, classes, "validation"))
+
+    def resume(self) -> None:
+        """Continue from the newest checkpoint, if there is one (TRAIN-174)."""
+        checkpoint = self.run.checkpoints.latest()
+        if checkpoint is None:
+            return
+        tensors, scalars = torch_state.read(checkpoint.path)
+        if scalars["of"] != self._identity():
+            raise AlgorithmError(
+                "CHECKPOINT_OF_ANOTHER_TRAINING",
+                f"the checkpoint is of {scalars['of']}, this job trains {self._identity()}",
+                where=str(checkpoint.path),
+                expected="the same data, hidden_units, activation and optimizer",
+                remedy="give the job a CheckpointConfig.S3Uri of its own",
+            )
+        self.progress = _Progress(**scalars["progress"])
+        self.network.load_state_dict(torch_state.under("network", tensors))
+        self.best = torch_state.under("best", tensors)
+        torch_state.restore_optimizer(self.optimizer, torch_state.under("optimizer", tensors))
+        torch_state.restore_random(torch_state.under("random", tensors))
+        print(f"resumes after epoch {self.progress.epoch}", flush=True)
+
+    def fit(self) -> None:
+        """Train until the last epoch, early stopping, or SageMaker's stop (TRAIN-151)."""
+        progress = self.progress
+        while progress.epoch < self.settings.epochs:
+            if self._stale():
+                print(
+                    f"early stopping: no lower validation loss since epoch {progress.best_epoch}",
+                    flush=True,
+                )
+                return
+            loss = self._epoch()
+            if loss is None:
+                print(f"stopped in epoch {progress.epoch + 1}", flush=True)
+                return
+            progress.epoch += 1
+            self.run.metrics.log("train:loss", loss, progress.epoch)
+            validation_loss = self._validate()
+            self.run.checkpoints.save(self._write_state, progress.epoch, validation_loss)
+
+    def save(self) -> None:
+        """Save the weights of the best epoch; without validation, those that training ended with.
+
+        The last validation metrics logged are those of the saved weights, because SageMaker takes
+        a metric's last value for its final one.
+        """
+        if self.best:
+            self.network.load_state_dict(self.best)
+            if self.progress.best_epoch != self.logged_epoch:
+                self._log_validation(
+                    self.progress.best_loss, self.progress.best_accuracy, self.progress.best_epoch
+                )
+        directory = self.run.model_dir
+        safetensors.torch.save_file(torch_state.copy_of(self.network), directory / WEIGHTS)
+        description = json.dumps(asdict(self.shape), indent=1)
+        (directory / DESCRIPTION).write_text(description, encoding="utf-8")
+
+    def _epoch(self) -> float | None:
+        """One pass over the data in random order: the mean loss, None when asked to stop."""
+        settings, records = self.settings, len(self.records)
+        batches = math.ceil(records / settings.mini_batch_size)
+        order = torch.randperm(records).to(self.run.device)  # the CPU's generator: same on a GPU
+        total = torch.zeros((), dtype=torch.float64, device=self.run.device)
+        self.network.train()
+        for batch in range(batches):
+            if self.run.stopping:
+                return None
+            start = batch * settings.mini_batch_size
+            chosen = order[start : start + settings.mini_batch_size]
+            done = (self.progress.epoch + batch / batches) / settings.epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+            loss = cross_entropy(
+                self.network(self.records[chosen]),
+                self.targets[chosen],
+                label_smoothing=settings.label_smoothing,
+            )
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += loss.detach() * len(chosen)
+        mean = float(total) / records
+        if not math.isfinite(mean):
+            raise AlgorithmError(
+                "TRAINING_DIVERGED",
+                f"the loss is {mean} in epoch {self.progress.epoch + 1}",
+                expected="a finite loss",
+                remedy=f"lower learning_rate, now {settings.learning_rate:g}; keep normalize true",
+            )
+        return mean
+
+    def _validate(self) -> float | None:
+        """Measure this epoch's weights, keep them if they are the best; the loss."""
+        if self.validation is None:
+            return None
+        loss, accuracy = self._measure(*self.validation)
+        progress = self.progress
+        self._log_validation(loss, accuracy, progress.epoch)
+        if progress.best_loss is None or loss < progress.best_loss:
+            progress.best_epoch = progress.epoch
+            progress.best_loss, progress.best_accuracy = loss, accuracy
+            self.best = torch_state.copy_of(self.network)
+        return loss
+
+    def _measure(self, records: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Mean cross-entropy, without smoothing, and accuracy."""
+        self.network.eval()
+        loss, right = 0.0, 0
+        with torch.inference_mode():
+            for start in range(0, len(records), _EVALUATION_RECORDS):
+                part = slice(start, start + _EVALUATION_RECORDS)
+                logits, wanted = self.network(records[part]), targets[part]
+                loss += float(cross_entropy(logits, wanted, reduction="sum"))
+                right += int((logits.argmax(dim=1) == wanted).sum())
+        return loss / len(records), right / len(records)
+
+    def _log_validation(self, loss: float | None, accuracy: float | None, epoch: int) -> None:
+        self.run.metrics.log("validation:loss", loss, epoch)
+        self.run.metrics.log("validation:accuracy", accuracy, epoch)
+        self.logged_epoch = epoch
+
+    def _stale(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        return bool(self.best) and waited >= self.settings.early_stopping_patience
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with this training."""
+        return asdict(self.shape) | {"optimizer": self.settings.optimizer}
+
+    def _write_state(self, directory: Path) -> None:
+        torch_state.write(
+            directory,
+            torch_state.prefixed("network", self.network.state_dict())
+            | torch_state.prefixed("best", self.best)
+            | torch_state.prefixed("optimizer", torch_state.optimizer_tensors(self.optimizer))
+            | torch_state.prefixed("random", torch_state.random_tensors(self.run.device)),
+            {"of": self._identity(), "progress": asdict(self.progress)},
+        )
+
+
+def _moments(features: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature; 1 for one that does not vary."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    std = features.std(axis=0, dtype=np.float64)
+    # Smaller than float32 can tell apart at that mean: rounding, not variation.
+    std[std <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
+def _optimizer(settings: MLPClassifier.Hyperparameters, network: Network) -> torch.optim.Optimizer:
+    parameters, rate, decay = network.parameters(), settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
