@@ -166,21 +166,24 @@ def _numbers(
         )
     try:
         numbers = list(map(float, cells))
-        if not any(map(_odd, cells)):
+        if not _odd(cells):
             return numbers
     except ValueError:
         pass
     return [_number(cell, record, column, where) for column, cell in enumerate(cells, 1)]
 
 
-def _odd(cell: bytes | str) -> bool:
-    """Whether Python alone reads it: 1_000, or, in a str, another script's digits."""
-    return b"_" in cell if isinstance(cell, bytes) else "_" in cell or not cell.isascii()
+def _odd(cells: Sequence[Any]) -> bool:
+    """Whether Python alone reads one: 1_000, or, in a str, another script's digits."""
+    if isinstance(cells[0], bytes):
+        return b"_" in b"".join(cells)
+    text = "".join(cells)
+    return "_" in text or not text.isascii()
 
 
 def _number(cell: bytes | str, record: int, column: int, where: str | None) -> float:
     try:
-        if _odd(cell):
+        if _odd([cell]):
             raise ValueError
         return float(cell)
     except ValueError:
