@@ -35,13 +35,14 @@ class LogService(Protocol):
 class LogFollower:
     """Follows one file in a thread of its own and hands its lines on in batches, in order.
 
-    A sink that fails is reported once in the server's log and does not stop the others. Lines that
-    the file holds before `start` carry the file's time: the server was not there to see them.
+    A sink's first failure is in the server's log; it gets the next batch all the same, and stops no
+    other. Lines that the file holds before `start` carry the file's time: the server was not there to see them.
     """
 
     def __init__(self, path: Path, *sinks: Sink, poll: float = POLL_SECONDS) -> None:
         self._path = path
-        self._sinks = list(sinks)
+        self._sinks = sinks
+        self._failed: list[Sink] = []
         self._poll = poll
         self._ended = threading.Event()
         self._rest = b""
@@ -102,12 +103,13 @@ class LogFollower:
 
     def _hand_on(self, lines: Sequence[bytes], moment: float) -> None:
         events = [(moment, line.decode("utf-8", "replace")) for line in lines]
-        for sink in list(self._sinks):
+        for sink in self._sinks:
             try:
                 sink(events)
             except Exception:
-                log.exception("lines of %s from here on are not handed on", self._path)
-                self._sinks.remove(sink)
+                if sink not in self._failed:
+                    self._failed.append(sink)
+                    log.exception("%d lines of %s are not handed on", len(events), self._path)
 
 
 def cloudwatch(logs: LogService, caller: Caller, group: str, stream: str) -> Sink:

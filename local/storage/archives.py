@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def extract(archive: Path, directory: Path) -> int:
             expected="members that stay below the directory that they are unpacked into",
             remedy="pack the contents of the model directory with relative names",
         ) from None
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the disk's fault, not the archive's
         raise ArchiveError(

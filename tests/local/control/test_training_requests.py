@@ -1,0 +1,210 @@
+"""What CreateTrainingJob refuses, in whose words, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from byoa.local.errors import ValidationException
+
+SCRIPT = "pass"
+
+
+def refusal(laboratory: Any, request: dict[str, Any]) -> str:
+    with pytest.raises(ValidationException) as caught:
+        laboratory.call("CreateTrainingJob", **request)
+    assert laboratory.state.list("training-job") == []
+    return str(caught.value.message)
+
+
+def s3(**members: Any) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://tests/data/"} | members
+    return {"S3DataSource": source}
+
+
+def with_channel(**members: Any) -> dict[str, Any]:
+    return {"InputDataConfig": [{"ChannelName": "train", "DataSource": s3()} | members]}
+
+
+@pytest.mark.parametrize(
+    ("members", "nearest"),
+    [
+        (with_channel(InputMode="Pipe"), "input mode Pipe .* use FastFile or File"),
+        (
+            with_channel(DataSource=s3(S3DataType="AugmentedManifestFile", AttributeNames=["a"])),
+            "AugmentedManifestFile .* use S3Prefix or ManifestFile",
+        ),
+        (
+            with_channel(DataSource={"FileSystemDataSource": {
+                "FileSystemId": "fs-1", "FileSystemAccessMode": "ro", "FileSystemType": "EFS",
+                "DirectoryPath": "/",
+            }}),
+            "FileSystemDataSource .* use S3DataSource",
+        ),
+        (with_channel(DataSource=s3(InstanceGroupNames=["g"])), "InstanceGroupNames"),
+        (
+            {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2,
+                                "VolumeSizeInGB": 1}},
+            "InstanceCount 2 .* use 1",
+        ),
+        (
+            {"ResourceConfig": {"VolumeSizeInGB": 1, "InstanceGroups": [
+                {"InstanceGroupName": "g", "InstanceType": "ml.m5.large", "InstanceCount": 1}]}},
+            "InstanceGroups .* use ResourceConfig.InstanceCount 1",
+        ),
+        (
+            {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1,
+                                "KeepAlivePeriodInSeconds": 60}},
+            "KeepAlivePeriodInSeconds .* use 0",
+        ),
+        (
+            {"EnableManagedSpotTraining": True,
+             "StoppingCondition": {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}},
+            "EnableManagedSpotTraining .* leave it false",
+        ),
+        ({"RetryStrategy": {"MaximumRetryAttempts": 1}}, "RetryStrategy"),
+        ({"RemoteDebugConfig": {"EnableRemoteDebug": True}}, "EnableRemoteDebug .* use false"),
+        ({"ExperimentConfig": {"TrialName": "t"}}, "ExperimentConfig"),
+        (
+            {"ProfilerRuleConfigurations": [{"RuleConfigurationName": "r",
+                                             "RuleEvaluatorImage": "i"}]},
+            "disable_profiler=True",
+        ),
+        (
+            {"ServerlessJobConfig": {"BaseModelArn": "a", "JobType": "FineTuning"}},
+            "ServerlessJobConfig .* TrainingImage",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value.split(" ")[0],
+)
+def test_what_does_not_run_here_is_refused_naming_the_nearest_that_does(
+    laboratory: Any, training_request: Any, members: dict[str, Any], nearest: str
+) -> None:
+    """pain 25: never accepted and ignored."""
+    assert re.search(nearest, refusal(laboratory, training_request("job", **members)))
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "must have a TrainingImage"),
+        (
+            {"AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": "byoa",
+                                        "AlgorithmName": "x"}},
+            "can't specify both TrainingImage and AlgorithmName",  # TRAIN-10
+        ),
+        (
+            {"InputDataConfig": [{"ChannelName": "a", "DataSource": s3()}] * 2},
+            "Channel names must be unique: 'a' is given 2 times",  # TRAIN-23
+        ),
+        (with_channel(ChannelName=".."), "is no name of a directory"),
+        (with_channel(DataSource={}), "must have exactly one member"),
+        (with_channel(DataSource=s3(S3Uri="https://x/y")), "expected s3://bucket/key"),
+        (with_channel(DataSource=s3(AttributeNames=["a"])), "AttributeNames needs"),
+        (
+            {"StoppingCondition": {"MaxWaitTimeInSeconds": 10}},
+            "only with EnableManagedSpotTraining",
+        ),
+        (
+            {"EnableManagedSpotTraining": True,
+             "StoppingCondition": {"MaxRuntimeInSeconds": 10, "MaxWaitTimeInSeconds": 9}},
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal",
+        ),
+        ({"EnableManagedSpotTraining": True}, "Invalid MaxWaitTimeInSeconds"),  # TRAIN-160
+        ({"OutputDataConfig": {"S3OutputPath": "https://b/c"}}, "OutputDataConfig: "),
+        (
+            {"CheckpointConfig": {"S3Uri": "s3://tests/c", "LocalPath": "/tmp/checkpoints"}},
+            "LocalPath '/tmp/checkpoints' must be below /opt/ml",
+        ),
+        (
+            {"CheckpointConfig": {"S3Uri": "s3://tests/c", "LocalPath": "/opt/ml/model"}},
+            "not in input, model, output",
+        ),
+        (
+            {"CheckpointConfig": {"S3Uri": "s3://tests/c", "LocalPath": "/opt/ml/a/../../b"}},
+            "must be below /opt/ml",
+        ),
+        (
+            {"TensorBoardOutputConfig": {"S3OutputPath": "s3://tests/t", "LocalPath": "/tmp"}},
+            "must be below /opt/ml",
+        ),
+        (
+            {"AlgorithmSpecification": {
+                "TrainingInputMode": "File", "TrainingImage": "byoa",
+                "MetricDefinitions": [{"Name": "a", "Regex": "a=([0-9"}]}},
+            "Regex 'a=([0-9' of metric 'a' is no regular expression",
+        ),
+        (
+            {"AlgorithmSpecification": {
+                "TrainingInputMode": "File", "TrainingImage": "byoa",
+                "MetricDefinitions": [{"Name": "a", "Regex": "a=[0-9]+"}]}},
+            "has no group in parentheses",
+        ),
+        (
+            {"AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": "xgboost"}},
+            "byoa image add xgboost FOLDER",
+        ),
+        ({"Tags": [{"Key": "aws:x", "Value": ""}]}, "aws:"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value[:30],
+)
+def test_what_is_wrong_is_refused(
+    laboratory: Any, training_request: Any, members: dict[str, Any], text: str
+) -> None:
+    assert text in refusal(laboratory, training_request("job", **members))
+
+
+def test_what_the_model_leaves_to_the_service_is_required(
+    laboratory: Any, training_request: Any
+) -> None:
+    """TRAIN-27, WIRE-06."""
+    request = training_request("job")
+    del request["ResourceConfig"], request["StoppingCondition"]
+    assert refusal(laboratory, request) == (
+        "2 validation errors detected: Value null at 'resourceConfig' failed to satisfy constraint:"
+        " Member must not be null; Value null at 'stoppingCondition' failed to satisfy constraint:"
+        " Member must not be null"
+    )
+    request = training_request("job", ResourceConfig={"VolumeSizeInGB": 1})
+    assert "2 validation errors" in refusal(laboratory, request)
+
+
+def test_all_that_is_wrong_is_said_at_once(laboratory: Any, training_request: Any) -> None:
+    text = refusal(
+        laboratory,
+        training_request(
+            "job", OutputDataConfig={"S3OutputPath": "https://b/c"},
+            StoppingCondition={"MaxWaitTimeInSeconds": 10}, **with_channel(ChannelName="."),
+        ),
+    )
+
+    assert "OutputDataConfig" in text and "MaxWaitTimeInSeconds" in text and "'.'" in text
+
+
+def test_isolation_without_namespaces_is_refused(laboratory: Any, training_request: Any) -> None:
+    """TRAIN-12."""
+    text = refusal(laboratory, training_request("job", EnableNetworkIsolation=True))
+
+    assert "network isolation needs Linux namespaces" in text
+
+
+def test_what_clients_always_send_is_accepted(laboratory: Any, job: Any) -> None:
+    """The Python SDK's DebugHookConfig, ProfilerConfig, empty key; TRAIN-217; cloud placement."""
+    described = job(
+        "accepted", SCRIPT,
+        DebugHookConfig={"S3OutputPath": "s3://tests/", "CollectionConfigurations": []},
+        ProfilerConfig={"DisableProfiler": False},
+        OutputDataConfig={"S3OutputPath": "s3://tests/output", "KmsKeyId": ""},
+        EnableInterContainerTrafficEncryption=True,
+        InfraCheckConfig={"EnableInfraCheck": True},
+        SessionChainingConfig={"EnableSessionTagChaining": True},
+        RemoteDebugConfig={"EnableRemoteDebug": False},
+        StoppingCondition={},
+    )
+
+    assert described["TrainingJobStatus"] == "Completed"
+    assert described["StoppingCondition"] == {"MaxRuntimeInSeconds": 86_400}  # TRAIN-24
+    assert described["InfraCheckConfig"] == {"EnableInfraCheck": True}
+    assert "SessionChainingConfig" not in described
