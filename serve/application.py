@@ -5,18 +5,23 @@ Every route is here. The express lane answers two of them faster and hands the o
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flask import Flask, Response
 from flask import request as flask_request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from byoa.container import contract
-from byoa.serve.core import Answer, Core, Request
+from byoa.serve.core import DRAIN_BYTES, Answer, Core, Request
+
+_CHUNK_BYTES = 256 * 1024
 
 
 def create_app(core: Core) -> Flask:
     """A Flask application over `core`."""
-    app = Flask("byoa.serve", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = core.settings.payload_limit or None
+    here = str(Path(__file__).parent)
+    # Flask cannot find these by itself: `byoa` is a namespace, no package with a file.
+    app = Flask("byoa.serve", static_folder=None, root_path=here, instance_path=here)
 
     @app.get(contract.PING_PATH)
     def ping() -> Response:
@@ -28,16 +33,8 @@ def create_app(core: Core) -> Flask:
 
     @app.post(contract.INVOCATIONS_PATH)
     def invocations() -> Response:
-        body = flask_request.get_data(cache=False)
-        return _response(core.answer(_request(body)))
-
-    @app.errorhandler(RequestEntityTooLarge)
-    def too_large(error: RequestEntityTooLarge) -> Response:
-        # A body in chunks has no length; it was read until it passed the limit.
-        length = flask_request.content_length or core.settings.payload_limit + 1
-        answer = core.too_large(_request(b""), length)
-        assert answer is not None  # noqa: S101 - Flask and the core hold the same limit
-        return _response(answer)
+        body = _read(core)
+        return _response(body if isinstance(body, Answer) else core.answer(_request(body)))
 
     @app.errorhandler(404)
     @app.errorhandler(405)
@@ -45,6 +42,27 @@ def create_app(core: Core) -> Flask:
         return _response(core.answer(_request(b"")))
 
     return app
+
+
+def _read(core: Core) -> bytes | Answer:
+    """The body, or the answer 413 for one over the limit, declared or found to be."""
+    request = _request(b"")
+    refused = core.too_large(request, flask_request.content_length or 0)
+    if refused is not None and "expect" in request.headers:
+        return refused  # the client waits for a word before it sends the body
+    chunks: list[bytes] = []
+    length = 0
+    while chunk := flask_request.stream.read(_CHUNK_BYTES):
+        length += len(chunk)
+        refused = refused or core.too_large(request, length)
+        if refused is None:
+            chunks.append(chunk)
+            continue
+        # What is still on its way would break the connection under the answer.
+        chunks.clear()
+        if length > DRAIN_BYTES:
+            break
+    return refused or b"".join(chunks)
 
 
 def _request(body: bytes) -> Request:

@@ -1,8 +1,8 @@
 """The one thread of a worker process that runs the model, and when work may skip the hop to it.
 
-A model is never called twice at the same time. A model measured to be quick runs on the caller's
-thread while nothing else runs; any other waits its turn on the model's thread, so that whoever
-answers /ping stays free (TRAP-08).
+A model is never called twice at the same time. Calls wait their turn on the model's thread, so
+that whoever answers /ping stays free (TRAP-08). A model that has proved to be quick on the first
+requests runs on the caller's thread while nothing else runs, until it proves otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Result = TypeVar("Result")
 _Item = tuple[Callable[[], Any], "Future[Any]", bool]
 
 QUICK_SECONDS = 0.001  # a hop to another thread and back costs about a tenth of it
-STRIKE_SECONDS = 0.1  # an inline call this long holds up /ping noticeably …
+PROOFS = 20  # requests that must have been quick on the model's thread first
+STRIKE_SECONDS = 0.5  # a call this long on the caller's thread holds up /ping …
 STRIKES = 3  # … and after this many the model's times are not to be trusted
 _DECAY = 0.9
 
@@ -37,7 +38,8 @@ class Compute:
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._running = threading.Lock()
         self._inline = inline
-        self._estimate: float | None = None  # seconds; no inline call before it is measured
+        self._estimate = 0.0  # seconds of a request on the model
+        self._observed = 0
         self._strikes = 0
         self._since: float | None = None
         self._thread = threading.Thread(target=self._loop, name="model", daemon=True)
@@ -54,7 +56,7 @@ class Compute:
         """Whether the model is measured to be quick enough to run on the caller's thread."""
         return (
             self._inline
-            and self._estimate is not None
+            and self._observed >= PROOFS
             and self._estimate < QUICK_SECONDS
             and self._strikes < STRIKES
         )
@@ -97,11 +99,9 @@ class Compute:
 
     def observe(self, seconds: float) -> None:
         """Take a request's time on the model into account."""
-        if self._estimate is None:
-            self._estimate = seconds
-        else:  # a peak that decays: one slow call sends the next dozens to the thread
-            mean = _DECAY * self._estimate + (1 - _DECAY) * seconds
-            self._estimate = max(seconds, mean)
+        # A peak that decays: one slow call sends the next dozens to the thread.
+        self._estimate = max(seconds, _DECAY * self._estimate + (1 - _DECAY) * seconds)
+        self._observed += 1
 
     def _loop(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -46,6 +46,8 @@ ROUTES = {
 # Decoding a body of this size takes about a millisecond. What is larger never runs on the event
 # loop, nor counts as a measure of how quick the model is.
 LARGE_BYTES = 64 * 1024
+# How much of a refused body is read and thrown away, so that the answer reaches its client.
+DRAIN_BYTES = 64 * MEGABYTE
 # MaxPayloadInMB × MaxConcurrentTransforms may not exceed this (BT-05).
 _TRANSFORM_MEGABYTES = 100
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -115,6 +117,11 @@ class Core:
     def ping(self) -> Answer:
         """200 once the model is loaded and tried out, else 503 with the reason (HOST-21, 25)."""
         if self._host.state == READY:
+            missing = self._host.waits_for
+            if missing is not None:
+                return _json(503, {
+                    "state": "loading", "code": "WORKERS_LOADING", "message": missing,
+                })
             running = self.compute.busy_seconds
             if running <= 2 * self.settings.timeout:
                 return self._ready

@@ -14,7 +14,7 @@ from typing import Any
 
 from byoa.container import contract
 from byoa.serve import bridge
-from byoa.serve.core import Answer, Core, Request
+from byoa.serve.core import DRAIN_BYTES, Answer, Core, Request
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -94,28 +94,32 @@ class Express:
 
     async def _read(self, request: Request, receive: Receive) -> bytes | Answer:
         """The whole body, or the answer 413 as soon as it is known to be over the limit."""
+        refused: Answer | None = None
         declared = request.headers.get("content-length", "")
         if declared.isdecimal():
             refused = self._core.too_large(request, int(declared))
-            if refused is not None:
-                return refused
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            return bytes(message.get("body", b""))
+            if refused is not None and "expect" in request.headers:
+                return refused  # the client waits for a word before it sends the body
         chunks: list[bytes] = []
         length = 0
         while True:
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise _Gone
             chunk = message.get("body", b"")
             length += len(chunk)
-            refused = self._core.too_large(request, length)
+            if refused is None:
+                refused = self._core.too_large(request, length)
+            more = message.get("more_body", False)
             if refused is not None:
-                return refused
-            chunks.append(chunk)
-            if not message.get("more_body"):
-                return b"".join(chunks)
-            message = await receive()
+                # What is still on its way would break the connection under the answer.
+                chunks.clear()
+                if not more or length > DRAIN_BYTES:
+                    return refused
+            elif more:
+                chunks.append(chunk)
+            else:
+                return b"".join((*chunks, chunk)) if chunks else bytes(chunk)
 
     async def _hand_over(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         request = Request(scope["method"], scope["path"], _headers(scope), b"")

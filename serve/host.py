@@ -30,6 +30,7 @@ class Host:
         startup_timeout: float,
         on_ready: Callable[[], None] = lambda: None,
         on_failed: Callable[[BaseException], None] = lambda error: None,
+        others: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.compute = compute
         self.state = LOADING
@@ -38,8 +39,11 @@ class Host:
         self._load = load
         self._on_ready = on_ready
         self._on_failed = on_failed
+        self._others = others
+        self._open = False
         self._started = time.monotonic()
         self._settled = threading.Lock()
+        self._done = threading.Event()
         self._limit = threading.Timer(startup_timeout, self._too_late, (startup_timeout,))
         self._limit.daemon = True
 
@@ -48,6 +52,22 @@ class Host:
         self._limit.start()
         self.compute.start()
         self.compute.submit(self._run, measured=False)
+
+    def wait(self, seconds: float) -> None:
+        """Return when loading has ended, or after `seconds`."""
+        self._done.wait(seconds)
+
+    @property
+    def waits_for(self) -> str | None:
+        """Which other workers /ping waits for; once they have all loaded, none ever again.
+
+        The platform sends requests after one 200, to whichever worker accepts them.
+        """
+        if self._open:
+            return None
+        missing = self._others()
+        self._open = missing is None
+        return missing
 
     def stop(self) -> None:
         """Let go of the threads, after the work that is queued."""
@@ -62,19 +82,18 @@ class Host:
     def _run(self) -> None:
         try:
             loaded = self._load()
-            seconds = try_out(loaded)
+            try_out(loaded)
         except BaseException as error:  # a model that calls sys.exit has failed as well
             self._fail(error)
             return
         self._limit.cancel()
-        if seconds is not None:
-            self.compute.observe(seconds)
         with self._settled:
             if self.state == LOADING:
                 self.loaded = loaded
                 self.state = READY
         if self.state == READY:
             self._on_ready()
+        self._done.set()
 
     def _too_late(self, limit: float) -> None:
         self._fail(
@@ -94,6 +113,7 @@ class Host:
                 return
             self.error = describe(error, "MODEL_LOAD_FAILED")
             self.state = FAILED
+        self._done.set()
         self._on_failed(error)
 
 

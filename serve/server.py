@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ from byoa.serve.settings import Settings
 
 # Worker processes that may die before any of them has loaded the model.
 _DEATHS_BEFORE_READY = 3
+# A replaced worker accepts no connection before it has the model, up to this long.
+_REPLACEMENT_SECONDS = 30.0
 # gunicorn's own ASGI worker waits for idle connections when it stops; uvicorn's closes them.
 _GUNICORN_ASGI_KEEPALIVE = 5
 
@@ -81,21 +84,29 @@ def make_plan(
 
 
 class Board:
-    """Two facts that all workers share: one was ready once; a failure has been told."""
+    """What all workers share: which of them have had the model, and whether a failure is told."""
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 2)  # anonymous and shared, so it outlives the fork
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        # Anonymous and shared, so that it outlives the fork: one byte a worker, one for telling.
+        self._memory = mmap.mmap(-1, workers + 1)
 
     @property
-    def ready_once(self) -> bool:
-        return self._memory[0] == 1
+    def ready(self) -> int:
+        """How many workers of the plan have loaded the model, now or before they were replaced."""
+        return sum(self._memory[: self._workers])
 
-    def set_ready(self) -> None:
-        self._memory[0] = 1
+    @property
+    def complete(self) -> bool:
+        return self.ready == self._workers
+
+    def set_ready(self, slot: int) -> None:
+        if slot < self._workers:
+            self._memory[slot] = 1
 
     def first_to_tell(self) -> bool:
-        first = self._memory[1] == 0
-        self._memory[1] = 1
+        first = self._memory[self._workers] == 0
+        self._memory[self._workers] = 1
         return first
 
 
@@ -105,7 +116,9 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.settings = settings
         self.plan = plan
-        self.board = Board()
+        self.board = Board(plan.workers)
+        self._worker: Any = None  # in a worker process, gunicorn's object for it
+        self._slot = 0
         self._slots: dict[int, int] = {}  # worker's age → which CPU or GPU is its own
         self._deaths = 0
         super().__init__()
@@ -122,7 +135,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "backlog": settings.backlog,
             "workers": self.plan.workers,
             # A worker that sends no heartbeat is hung, however long requests may take.
-            "timeout": int(2 * settings.timeout) + 60,
+            "timeout": int(settings.timeout) + 30,
             "graceful_timeout": settings.graceful_timeout,
             "keepalive": settings.keepalive,
             "proc_name": "byoa",
@@ -142,7 +155,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             # Threads are made when they are needed.
             threads = settings.queue + 16
             values |= {
-                "worker_class": "gthread", "threads": threads, "worker_connections": 1000 + threads,
+                "worker_class": "byoa.serve.gthread_worker.FlaskWorker",
+                "threads": threads,
+                "worker_connections": 1000 + threads,
             }
         elif settings.asgi_worker == "uvicorn":
             values["worker_class"] = "byoa.serve.uvicorn_worker.UvicornWorker"
@@ -161,6 +176,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _post_fork(self, arbiter: Any, worker: Any) -> None:
         slot = self._slots[worker.age]
+        self._worker, self._slot = worker, slot
         if self.plan.pin:
             os.sched_setaffinity(0, {self.plan.cpus[slot % len(self.plan.cpus)]})
         if self.plan.gpus:
@@ -168,7 +184,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _child_exit(self, arbiter: Any, worker: Any) -> None:
         self._slots.pop(worker.age, None)
-        if self.board.ready_once or not arbiter.LISTENERS:  # no listeners: we are stopping
+        if self.board.complete or not arbiter.LISTENERS:  # no listeners: we are stopping
             return
         self._deaths += 1
         if self._deaths >= _DEATHS_BEFORE_READY:
@@ -189,7 +205,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _host(self) -> Any:
         from byoa.serve.compute import Compute
-        from byoa.serve.host import Host
+        from byoa.serve.host import LOADING, Host
         from byoa.serve.model import load
 
         host = Host(
@@ -198,10 +214,17 @@ class Server(BaseApplication):  # type: ignore[misc]
             ),
             Compute(limit=self.settings.queue, inline=self.settings.inline),
             startup_timeout=self.settings.startup_timeout,
-            on_ready=self.board.set_ready,
+            on_ready=partial(self.board.set_ready, self._slot),
             on_failed=self._failed,
+            others=partial(_others, self.board, self.plan.workers),
         )
         host.start()
+        if self.board.complete and self.plan.workers > 1:
+            # A replacement: the others answer meanwhile, and better than a 503 from here.
+            end = time.monotonic() + _REPLACEMENT_SECONDS
+            while host.state == LOADING and time.monotonic() < end:
+                host.wait(1.0)
+                self._worker.notify()
         return host
 
     def _failed(self, error: BaseException) -> None:
@@ -225,8 +248,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         timer.start()
 
     def _give_up(self) -> None:
-        # Where another worker has the model, only this one goes, and is replaced.
-        os._exit(1 if self.board.ready_once else Arbiter.WORKER_BOOT_ERROR)
+        # A server that was complete loses this worker only, which is replaced.
+        os._exit(1 if self.board.complete else Arbiter.WORKER_BOOT_ERROR)
+
+
+def _others(board: Board, workers: int) -> str | None:
+    """What this worker waits for besides itself, None when every worker has had the model."""
+    ready = board.ready
+    return None if ready == workers else f"{ready} of {workers} workers have loaded the model"
 
 
 def _flask(core: Any) -> Any:

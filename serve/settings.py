@@ -117,7 +117,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("default_accept", ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",), _text, "application/json",
             "the answer's type where a request has no Accept, or */* (ITK-04)"),
     Setting("inline", ("BYOA_INLINE",), _flag, True,
-            "run a model that is measured at under a millisecond without a change of thread"),
+            "run a model that proves quick, under a millisecond, without a change of thread"),
     Setting("pin", ("BYOA_PIN_WORKERS",), _flag, None,
             "bind each worker to one CPU; default where a real /opt/ml is served with a worker"
             " a CPU"),

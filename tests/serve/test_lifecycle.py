@@ -1,0 +1,324 @@
+"""From start to stop of the real server: loading, failing, draining, replacing, refusing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+
+def test_ping_says_loading_until_the_model_is_loaded(servers, door):
+    """HOST-20, HOST-25: the listener is up at once, 200 comes with the model."""
+    server = servers(door, wait=False, model={"load_seconds": 1.5})
+    server.wait_for(lambda: server.ping() is not None)
+    ping = server.call("GET", "/ping", timeout=2)
+    assert (ping.status, ping.json["state"]) == (503, "loading")
+    early = server.invoke()
+    assert (early.status, early.json["code"]) == (503, "MODEL_LOADING")
+    assert early.headers["retry-after"]
+    server.ready()
+    assert server.invoke().json == {"predictions": [30]}
+
+
+def test_a_model_that_does_not_load_is_told_by_ping_and_log_and_ends_the_server(servers, door):
+    """Pain 1: the reason is in the body, once in the log, and the exit code is not 0."""
+    server = servers(
+        door, wait=False, model={"load_error": "checkpoint is of 1987"},
+        BYOA_LOAD_FAILURE_SECONDS="3", BYOA_WORKERS="2",
+    )
+    server.wait_for(lambda: server.ping() is not None)
+    server.wait_for(  # in both workers
+        lambda: all(server.call("GET", "/ping").json["state"] == "failed" for _ in range(8))
+    )
+    ping = server.call("GET", "/ping")
+    assert ping.status == 503
+    assert ping.json["message"] == "RuntimeError: checkpoint is of 1987"
+    assert "scripted.py" in ping.json["where"]
+    assert server.invoke().json["message"] == ping.json["message"]
+    assert server.process.wait(30) == 1
+    assert server.log.count("the model did not load") == 1
+    assert "Traceback" in server.log
+
+
+def test_a_load_that_calls_exit_is_a_failed_load(servers):
+    server = servers(wait=False, model={"load_error": "exit"}, BYOA_LOAD_FAILURE_SECONDS="0")
+    assert server.process.wait(30) == 1
+    assert "SystemExit: 7" in server.log
+
+
+def test_a_load_that_takes_too_long_has_failed(servers):
+    """ITK-03: SAGEMAKER_STARTUP_TIMEOUT."""
+    server = servers(
+        wait=False, model={"load_seconds": 30.0}, SAGEMAKER_STARTUP_TIMEOUT="1",
+        BYOA_LOAD_FAILURE_SECONDS="0",
+    )
+    assert server.process.wait(30) == 1
+    assert "MODEL_LOAD_TIMEOUT" in server.log
+
+
+def test_a_model_that_fails_its_own_sample_is_never_ready(servers):
+    """HOST-25, pain 23: 200 means that a prediction has been made."""
+
+    def prepare(model: Path) -> None:
+        manifest = json.loads((model / "byoa.json").read_text())
+        manifest["input"]["sample"] = [[902.0, 0.0, 0.0, 0.0]]
+        (model / "byoa.json").write_text(json.dumps(manifest))
+
+    server = servers(wait=False, prepare=prepare)
+    server.wait_for(lambda: server.ping() is not None)
+    server.wait_for(lambda: server.call("GET", "/ping").json["state"] == "failed")
+    assert "eigenvalues" in server.call("GET", "/ping").json["message"]
+
+
+def test_a_model_in_a_wrapper_directory_is_recognised(servers, door):
+    """HOST-42, TRAP-21, pain 1."""
+
+    def prepare(model: Path) -> None:
+        (model / "mine").mkdir()
+        for name in ("byoa.json", "weights.npy"):
+            (model / name).rename(model / "mine" / name)
+
+    server = servers(door, wait=False, prepare=prepare)
+    server.wait_for(lambda: server.ping() is not None)
+    server.wait_for(lambda: server.call("GET", "/ping").json["state"] == "failed")
+    reason = server.call("GET", "/ping").json
+    assert "holds mine/byoa.json, expected byoa.json at the root" in reason["message"]
+    assert "tar -C mine" in reason["remedy"]
+
+
+def test_workers_that_die_while_loading_end_the_server(servers):
+    """Not a restart for ever behind a port that never answers (pain 7)."""
+    server = servers(wait=False, model={"load_error": "killed"})
+    assert server.process.wait(30) == 1
+    assert "workers died while they loaded the model" in server.log
+
+
+def test_nothing_is_written_into_the_model_directory(servers, door):
+    """HOST-40, CHK-07, TRAP-42: no bytecode either, where the model brings its own code."""
+    def prepare(model: Path) -> None:
+        (model / "code").mkdir()
+        (model / "code" / "packed.py").write_text("from scripted import Scripted\n")
+        manifest = json.loads((model / "byoa.json").read_text())
+        manifest["algorithm"] = "packed:Scripted"
+        (model / "byoa.json").write_text(json.dumps(manifest))
+        for path in [model, *model.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+
+    server = servers(door, prepare=prepare)
+    assert server.invoke().status == 200
+    model = server.base / "ml" / "model"
+    found = sorted(str(path.relative_to(model)) for path in model.rglob("*"))
+    assert found == ["byoa.json", "code", "code/packed.py", "weights.npy"]
+    for path in [model, *model.rglob("*")]:
+        path.chmod(0o755)
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_sigterm_finishes_the_running_request_and_refuses_new_connections(servers, door):
+    """HOST-03, CHK-08: exit code 0, idle connections do not delay it."""
+    server = servers(door)
+    idle = server.raw()
+    with ThreadPoolExecutor(2) as pool, idle:
+        idle.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200")
+        slow = pool.submit(server.invoke, "901,0,0,0\n")
+        time.sleep(0.4)  # it is being predicted now
+        server.terminate()
+        server.wait_for(lambda: refuses(server.port), 10)
+        assert slow.result().status == 200
+    assert server.process.wait(30) == 0
+
+
+def test_sigterm_while_the_model_loads_ends_the_server(servers):
+    """HOST-03."""
+    server = servers(wait=False, model={"load_seconds": 60.0})
+    server.wait_for(lambda: server.ping() == 503)
+    server.terminate()
+    assert server.process.wait(30) == 0
+
+
+def test_sigterm_right_after_the_start_ends_the_server(servers):
+    server = servers(wait=False)
+    time.sleep(0.05)
+    server.terminate()
+    assert server.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_workers_end_when_the_master_is_killed(servers, door):
+    server = servers(door)
+    workers = server.workers()
+    assert workers
+    server.process.kill()
+    server.process.wait(10)
+    server.wait_for(lambda: not any(alive(pid) for pid in workers), 20)
+
+
+# --- replacing ------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_replaced(servers, door):
+    server = servers(door)
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGKILL)
+    server.wait_for(lambda: server.workers() not in ([], [worker]))
+    server.ready()
+    assert server.invoke().status == 200
+
+
+def test_a_predict_that_crashes_its_worker_leaves_the_server_alive(servers):
+    server = servers()
+    with pytest.raises(OSError):
+        server.invoke("909,0,0,0\n")
+    server.ready()
+    assert server.invoke().status == 200
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_a_slow_prediction_is_answered_504_before_the_platform_cuts(servers, door):
+    """HOST-31, TRAP-09, pain 17."""
+    server = servers(door, SAGEMAKER_MODEL_SERVER_TIMEOUT="1")
+    reply = server.invoke("901,0,0,0\n")
+    assert (reply.status, reply.json["code"]) == (504, "PREDICT_TIMEOUT")
+    assert "batch transform" in reply.json["remedy"]
+    server.wait_for(lambda: server.invoke().status == 200)
+
+
+def test_a_model_that_never_returns_turns_ping_to_503(servers, door):
+    """Pain 23."""
+    server = servers(door, SAGEMAKER_MODEL_SERVER_TIMEOUT="1", BYOA_GRACEFUL_TIMEOUT="2")
+    assert server.invoke("912,0,0,0\n").status == 504
+    server.wait_for(lambda: server.ping() == 503, 20)
+    assert server.call("GET", "/ping").json["state"] == "stuck"
+    assert server.stop() == 0
+
+
+def test_requests_beyond_the_queue_are_answered_503_with_retry_after(servers, door):
+    """HOST-36."""
+    server = servers(door, BYOA_QUEUE_LIMIT="1", BYOA_INLINE="0")
+    with ThreadPoolExecutor(6) as pool:
+        replies = [
+            each.result()
+            for each in [pool.submit(server.invoke, "901,0,0,0\n") for _ in range(6)]
+        ]
+    statuses = sorted(reply.status for reply in replies)
+    assert statuses[0] == 200 and statuses[-1] == 503
+    full = next(reply for reply in replies if reply.status == 503)
+    assert full.json["code"] == "QUEUE_FULL" and full.headers["retry-after"]
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_the_server_listens_on_all_interfaces_at_the_bound_port_alone(servers, door):
+    """HOST-10, PIPE-03, CHK-10."""
+    server = servers(door)
+    listening = {
+        fields[1]
+        for pid in [server.process.pid, *server.workers()]
+        for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+        if (fields := line.split())[3] == "0A" and owns(pid, fields[9])
+    }
+    assert listening == {f"00000000:{server.port:04X}"}
+
+
+def test_bad_settings_end_the_server_at_once_naming_every_variable(servers):
+    server = servers(
+        wait=False, BYOA_SERVER="nginx", SAGEMAKER_MODEL_SERVER_TIMEOUT="soon",
+        SAGEMAKER_MULTI_MODEL="true",
+    )
+    assert server.process.wait(30) == 1
+    for word in ("BYOA_SERVER='nginx'", "SAGEMAKER_MODEL_SERVER_TIMEOUT='soon'",
+                 "SAGEMAKER_MULTI_MODEL", "express or flask", "SETTING_INVALID"):
+        assert word in server.log
+    assert "Traceback" not in server.log
+
+
+def test_a_default_accept_that_cannot_be_written_ends_the_server_at_once(servers):
+    """ITK-03."""
+    server = servers(wait=False, SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT="image/png")
+    assert server.process.wait(30) == 1
+    assert "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT='image/png'" in server.log
+
+
+def test_a_default_accept_is_used(servers):
+    """ITK-03, ITK-04."""
+    server = servers(SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT="text/csv")
+    assert server.invoke(accept="*/*").body.strip() == b"30.0"
+
+
+def test_a_port_in_use_ends_the_server_at_once(servers):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = servers(wait=False, SAGEMAKER_BIND_TO_PORT=str(port))
+        assert server.process.wait(30) == 1
+    assert "PORT_UNAVAILABLE" in server.log and str(port) in server.log
+
+
+def test_the_plan_is_printed_as_one_line(servers, door):
+    server = servers(door, BYOA_WORKERS="2")
+    (line,) = [each for each in server.log.splitlines() if each.startswith("byoa serve:")]
+    assert f"port {server.port}" in line and "2 workers" in line
+    server.wait_for(lambda: len(server.workers()) == 2)
+
+
+def test_debug_puts_the_traceback_into_the_answer(servers, door):
+    server = servers(door, BYOA_DEBUG="1")
+    assert "scripted.py" in server.invoke("902,0,0,0\n").json["traceback"]
+
+
+def test_the_access_log_is_off_until_it_is_asked_for(servers, door):
+    quiet, chatty = servers(door), servers(door, BYOA_ACCESS_LOG="1")
+    for server in (quiet, chatty):
+        server.call("GET", "/ping")
+    chatty.wait_for(lambda: "GET /ping" in chatty.log, 10)
+    assert "GET /ping" not in quiet.log
+
+
+def test_the_algorithm_of_the_environment_wins_over_the_manifests(servers):
+    def prepare(model: Path) -> None:
+        manifest = json.loads((model / "byoa.json").read_text())
+        manifest["algorithm"] = "no-such-algorithm"
+        (model / "byoa.json").write_text(json.dumps(manifest))
+
+    server = servers(prepare=prepare, BYOA_ALGORITHM="scripted:Scripted")
+    assert server.invoke().status == 200
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def owns(pid: int, inode: str) -> bool:
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.readlink(descriptor) == f"socket:[{inode}]":
+                return True
+        except OSError:
+            pass
+    return False
