@@ -16,18 +16,21 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from byoa.algorithms import Algorithm, Run, param, torch_state
 from byoa.algorithms.classes import find_classes, index_classes
+from byoa.algorithms.mlp_network import Network, Shape
 from byoa.container.errors import AlgorithmError, UnsupportedError
 from byoa.container.formats.checks import require_finite, require_width
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+# Weights times records of a step that keep one core busy for so long (about a millisecond) that
+# handing a part of them to another core is worth it.
+_WORK_OF_A_THREAD = 8_000_000
 _EVALUATION_RECORDS = 8192  # a batch that bounds memory without costing time
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class MLPClassifier(Algorithm):
@@ -114,49 +117,12 @@ class MLPClassifier(Algorithm):
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What the network's tensors depend on."""
-
-    features: int
-    hidden_units: list[int]
-    activation: str
-    labels: list[int]
-
-
-@dataclass(frozen=True)
 class Model:
     """A loaded model; `labels` (classes,) is what the outputs stand for, in their order."""
 
     network: Network
     labels: NDArray[np.int64]
     device: str
-
-
-class Network(nn.Module):
-    """Normalization, then the layers; records (n, features) → logits (n, classes)."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, shape: Shape, *, dropout: float = 0.0, input_noise: float = 0.0) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(shape.features))
-        self.register_buffer("std", torch.ones(shape.features))
-        self.input_noise = input_noise
-        layers: list[nn.Module] = []
-        width = shape.features
-        for units in shape.hidden_units:
-            layers += [nn.Linear(width, units), _ACTIVATIONS[shape.activation]()]
-            layers.append(nn.Dropout(dropout))
-            width = units
-        self.layers = nn.Sequential(*layers, nn.Linear(width, len(shape.labels)))
-
-    def forward(self, records: Tensor) -> Tensor:
-        inputs = (records - self.mean) / self.std
-        if self.training and self.input_noise:
-            inputs = inputs + self.input_noise * torch.randn_like(inputs)
-        logits: Tensor = self.layers(inputs)
-        return logits
 
 
 @dataclass
@@ -195,6 +161,8 @@ class _Training:
             self.network.mean.copy_(mean)
             self.network.std.copy_(std)
         self.network.to(run.device)
+        if run.device == "cpu":
+            _plan_threads(self.network, settings.mini_batch_size)
         self.optimizer = _optimizer(settings, self.network)
         self.progress = _Progress()
         self.best: dict[str, Tensor] = {}
@@ -361,6 +329,18 @@ def _moments(features: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     # Smaller than float32 can tell apart at that mean: rounding, not variation.
     std[std <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
+def _plan_threads(network: Network, records: int) -> None:
+    """Take as many threads as a step of `records` can use, OMP_NUM_THREADS where it is set.
+
+    With more, small layers get slower; where other processes share the cores, many times slower.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        weights = sum(parameter.numel() for parameter in network.parameters())
+        useful = 1 + weights * records // _WORK_OF_A_THREAD
+        torch.set_num_threads(min(torch.get_num_threads(), useful))
+    print(f"threads: {torch.get_num_threads()}", flush=True)
 
 
 def _optimizer(settings: MLPClassifier.Hyperparameters, network: Network) -> torch.optim.Optimizer:

@@ -31,5 +31,5 @@ class NearestCentroid(Algorithm):
     def predict(self, model: dict[str, np.ndarray], records: np.ndarray) -> np.ndarray:
         means = model["means"]  # |x - m|² is least where x·m - |m|²/2 is greatest
         closeness = records @ means.T - (means**2).sum(axis=1) / 2
-        nearest: np.ndarray = closeness.argmax(axis=1)
-        return model["classes"][nearest]
+        labels: np.ndarray = model["classes"][closeness.argmax(axis=1)]
+        return labels
