@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -142,7 +143,7 @@ class _Training:
         self.settings = settings
         self.run = run
         batch = run.channel("train").load()
-        require_finite(batch.features, "train")
+        require_finite(batch.features, "train (features)")
         classes, targets = find_classes(batch.labels, "train")
         self.shape = Shape(
             features=batch.features.shape[1],
@@ -179,7 +180,7 @@ class _Training:
             return None
         batch = self.run.channel("validation").load()
         require_width(batch.features, self.shape.features, "validation")
-        require_finite(batch.features, "validation")
+        require_finite(batch.features, "validation (features)")
         return self._on_device(batch.features, index_classes(batch.labels, classes, "validation"))
 
     def resume(self) -> None:
