@@ -164,7 +164,7 @@ def test_an_answer_that_is_broken_is_told_so(scripted, said, expected):
     "said",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" + b"x" * 11,
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n" + b"x" * 11 + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n" + b"x" * 11 + b"\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 11,
     ],
 )
