@@ -185,7 +185,9 @@ def _only_server(home: Path) -> Iterator[None]:
 def serve(settings: Settings) -> int:
     """Run in the foreground until SIGTERM or SIGINT; exit code 0."""
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     stop = threading.Event()
 

@@ -135,11 +135,35 @@ def algorithm_environment(spec: str) -> dict[str, str]:
             "ALGORITHM_MISSING", f"{file} does not exist",
             remedy="name a file with an Algorithm class, module:Class, or a built-in algorithm",
         )
-    if not name:
-        from byoa.local.runners.images import find_algorithm
+    return {
+        ALGORITHM_VARIABLE: f"{path.stem}:{name or _only_class(path)}",
+        **_search_path(path.parent),
+    }
 
-        name = find_algorithm(path).partition(":")[2]
-    return {ALGORITHM_VARIABLE: f"{path.stem}:{name}", **_search_path(path.parent)}
+
+def _only_class(path: Path) -> str:
+    """The algorithm class of a file, found by parsing it."""
+    from byoa.local.runners.images import algorithms_in
+
+    found = [each for each in algorithms_in(path.parent) if each.startswith(f"{path.stem}:")]
+    if len(found) == 1:
+        return found[0].partition(":")[2]
+    if found:
+        raise ByoaError(
+            "ALGORITHM_AMBIGUOUS", f"{path.name} has {len(found)} algorithms: {', '.join(found)}",
+            remedy=f"name one: {path.name}:{found[0].partition(':')[2]}",
+        )
+    try:
+        compile(path.read_bytes(), str(path), "exec")
+    except SyntaxError as error:
+        raise ByoaError(
+            "ALGORITHM_SYNTAX", str(error.msg), where=f"{path.name}:{error.lineno}",
+            remedy="mend the line; nothing was run",
+        ) from None
+    raise ByoaError(
+        "ALGORITHM_MISSING", f"{path.name} has no class that derives from Algorithm",
+        expected="`from byoa.algorithms import Algorithm` and a class of it",
+    )
 
 
 def _search_path(folder: Path) -> dict[str, str]:

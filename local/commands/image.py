@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from byoa.container.errors import ByoaError
 from byoa.local.commands.options import add_home, add_json, command, settings
 
 
@@ -31,34 +35,50 @@ def add(commands: Any) -> None:
         add_json(parser)
 
 
-def _images(args: argparse.Namespace) -> Any:
+@contextmanager
+def _images(args: argparse.Namespace) -> Iterator[Any]:
+    """The registry in the state directory; a running server sees a change at once."""
     from byoa.local.runners.images import Images
     from byoa.local.storage.state import State
 
     home = settings(args).home
     home.mkdir(parents=True, exist_ok=True)
-    return Images(State(home / "state.sqlite"))
+    state = State(home / "state.sqlite")
+    try:
+        yield Images(state)
+    finally:
+        state.close()
 
 
 def run_add(args: argparse.Namespace) -> int:
-    image = _images(args).add(args.name, args.path, algorithm=args.algorithm)
-    print(f"{image.name}:latest runs {image.algorithm} from {image.path}")
+    with _images(args) as images:
+        image = images.add(args.name, args.path, algorithm=args.algorithm)
+    print(f"{image.name} runs {image.algorithm} from {image.folder}")
     return 0
 
 
 def run_remove(args: argparse.Namespace) -> int:
-    _images(args).remove(args.name)
-    print(f"forgot {args.name}")
+    with _images(args) as images:
+        if not images.remove(args.name):
+            known = [each.name for each in images.list()]
+            near = difflib.get_close_matches(args.name, known, 1, 0.4)
+            raise ByoaError(
+                "NAME_UNKNOWN",
+                f"no image {args.name!r} is registered",
+                remedy=f"did you mean {near[0]!r}?" if near else "see `byoa image list`",
+            )
+    print(f"forgot {args.name}; its folder is as it was")
     return 0
 
 
 def run_list(args: argparse.Namespace) -> int:
-    images = _images(args).all()
+    with _images(args) as images:
+        found = images.list()
     if args.json:
-        print(json.dumps([{"name": each.name, "algorithm": each.algorithm, "path": str(each.path)}
-                          for each in images], indent=1))
+        print(json.dumps([{"name": each.name, "algorithm": each.algorithm,
+                           "folder": str(each.folder)} for each in found], indent=1))
         return 0
-    for each in images:
-        print(f"{each.name:<24} {each.algorithm:<40} {each.path}")
-    print(f"{'byoa':<24} {'built-in; chosen by BYOA_ALGORITHM':<40}")
+    for each in found:
+        print(f"{each.name:<24} {each.algorithm:<40} {each.folder}")
+    print(f"{'byoa':<24} {'built-in, chosen by BYOA_ALGORITHM':<40}")
     return 0

@@ -6,6 +6,8 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from byoa.container.errors import ByoaError

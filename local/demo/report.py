@@ -28,14 +28,14 @@ def as_text(matrix: Any) -> str:
 
 
 def draw(path: Path, matrix: Any, test: Split, answers: Any, accuracy: float) -> None:
-    """A PNG with the confusion matrix and up to ten misread digits."""
+    """A PNG with the confusion matrix and up to nine misread digits."""
     import matplotlib
 
     matplotlib.use("Agg")
     import numpy as np
     from matplotlib import pyplot
 
-    wrong = np.flatnonzero(test.labels != answers)[:10]
+    wrong = np.flatnonzero(test.labels != answers)[:9]
     figure = pyplot.figure(figsize=(11, 5.5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
     axes = left.subplots()
@@ -48,7 +48,7 @@ def draw(path: Path, matrix: Any, test: Split, answers: Any, accuracy: float) ->
     axes.set_title(f"{len(test)} test digits, accuracy {accuracy:.3f}")
     misread = int((test.labels != answers).sum())
     right.suptitle(f"{misread} misread" if misread else "none misread")
-    grid = right.subplots(2, 5, squeeze=False)
+    grid = right.subplots(max(1, -(-len(wrong) // 3)), 3, squeeze=False)
     for cell in grid.flat:
         cell.axis("off")
     for cell, index in zip(grid.flat, wrong, strict=False):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -138,9 +141,9 @@ def test_a_job_whose_process_is_gone_has_failed_with_the_reason(
 ) -> None:
     server = new_sagemaker()
     job = _submit(server, training_request, slow, "gone")
-    _until(lambda: _status(server, job).get("SecondaryStatus") == "Training")
+    _until(lambda: list(server.home.glob("containers/*/child.json")))
     server.kill()
-    _kill_processes_of(str(server.home))
+    _kill_containers(server.home)
     server.start()
     ended = _until(lambda: (s := _status(server, job))["TrainingJobStatus"] != "InProgress" and s)
     assert ended["TrainingJobStatus"] == "Failed"
@@ -148,15 +151,9 @@ def test_a_job_whose_process_is_gone_has_failed_with_the_reason(
     assert "gone" in described["FailureReason"] or "SIGKILL" in described["FailureReason"]
 
 
-def _kill_processes_of(home: str) -> None:
-    """SIGKILL every process whose command line or environment names the state directory."""
-    import os
-    import signal
-
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            if home.encode() in text and int(entry.name) != os.getpid():
-                os.kill(int(entry.name), signal.SIGKILL)
-        except OSError:
-            continue
+def _kill_containers(home: Path) -> None:
+    """SIGKILL each container and the process that stands between it and the server."""
+    records = [*home.glob("containers/*/shim.json"), *home.glob("containers/*/child.json")]
+    assert len(records) == 2
+    for record in records:
+        os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
