@@ -36,7 +36,7 @@ class LogFollower:
     """Follows one file in a thread of its own and hands its lines on in batches, in order.
 
     A sink's first failure is in the server's log; it gets the next batch all the same, and stops no
-    other. Lines that the file holds before `start` carry the file's time: the server was not there to see them.
+    other. Lines that the file holds before `start` carry the file's time: no server saw them come.
     """
 
     def __init__(self, path: Path, *sinks: Sink, poll: float = POLL_SECONDS) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from byoa.container.supervisor import Exit, Supervisor
 from byoa.local.runners import identity
 
@@ -77,6 +76,9 @@ def _run(directory: Path, spec: dict[str, Any], log: int) -> Exit:
         # born with none blocked.
         _start_unblocked(supervisor)
     except OSError as error:
+        # Imported only here: every container waits for this module's imports.
+        from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
+
         program = spec["argv"][0]
         missing = isinstance(error, FileNotFoundError) and error.filename != spec["cwd"]
         write(f"byoa: {program!r} cannot be run: {error.strerror}")
