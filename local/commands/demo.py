@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,15 @@ def run_demo(args: argparse.Namespace) -> int:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(CLIENT_ENVIRONMENT)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupted = threading.Event()
+
+    def interrupt(*_: Any) -> None:
+        # An import may swallow the exception, so the tour also looks at the event.
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     with tempfile.TemporaryDirectory(prefix="byoa-demo-", ignore_cleanup_errors=True) as home:
         with _Server(Path(home)) as server:
             ready = time.monotonic()
@@ -53,7 +62,7 @@ def run_demo(args: argparse.Namespace) -> int:
             from byoa.local.demo.tour import Tour
 
             suffix = time.strftime("%H%M%S")
-            tour = Tour(server.url, Path(args.output), suffix, args.seed)
+            tour = Tour(server.url, Path(args.output), suffix, interrupted, args.seed)
             accuracy = tour.run()
             stopping = time.monotonic()
     ended = time.monotonic()
@@ -68,10 +77,6 @@ def run_demo(args: argparse.Namespace) -> int:
     print(f"   {'all':<28} {ended - started:6.1f} s\n")
     print(f"test accuracy: {accuracy:.3f}")
     return 0
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _require(module: str, extra: str) -> None:
@@ -118,14 +123,12 @@ class _Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A second Ctrl-C must not leave the server behind.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # From here on the tour ends; another Ctrl-C must not leave the server behind.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        self.process.terminate()
         try:
-            self.process.terminate()
-            try:
-                self.process.wait(DOWN_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(10)
-        finally:
-            signal.signal(signal.SIGINT, before)
+            self.process.wait(DOWN_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)

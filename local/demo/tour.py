@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,7 @@ class Tour:
     url: str
     output: Path
     suffix: str
+    interrupted: threading.Event
     seed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -57,12 +59,14 @@ class Tour:
             with self.step("4 Evaluate"):
                 accuracy = self.evaluate(splits["test"])
         finally:
-            with self.step("5 Delete what was made"):
+            with self.step("5 Delete what was made", last=True):
                 self.delete()
         return accuracy
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
+    def step(self, title: str, *, last: bool = False) -> Iterator[None]:
+        if self.interrupted.is_set() and not last:
+            raise KeyboardInterrupt
         print(f"\n== {title}", flush=True)
         started = time.monotonic()
         try:
