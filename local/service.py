@@ -76,7 +76,7 @@ class Service:
             logs=logs,
         )
         self.endpoints = Endpoints(self.state, platform, router)
-        self._invocation_metrics = InvocationMetrics(metrics.put)
+        self._invocation_metrics = InvocationMetrics(metrics)
         self.control = ControlPlane(
             {
                 **self.training_jobs.operations,

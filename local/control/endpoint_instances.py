@@ -123,14 +123,20 @@ class Instance:
             self._fail(f"The instance could not be run: {error}")
         finally:
             try:
-                if self._drain_seconds:
-                    self.backend.drain(self._drain_seconds)
+                self._drain()
                 self._end_container(self._grace)
                 self._follower.finish()
                 self.backend.close()
             finally:
                 self.ended.set()
                 self._tell()
+
+    def _drain(self) -> None:
+        """Wait for the requests in flight; a second `stop`, without a drain, ends the wait."""
+        began = monotonic()
+        while monotonic() - began < self._drain_seconds:
+            if self.backend.drain(WATCH_POLL_SECONDS):
+                return
 
     def _fetch(self) -> bool:
         """Put the model into ml/model; False when it cannot be had."""

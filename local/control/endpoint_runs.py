@@ -26,6 +26,7 @@ from byoa.local.settings import Caller
 from byoa.local.storage.state import Missing, Row, State
 
 KIND = "endpoint"
+LEAVE_SECONDS = 2.0  # an operation looks twice a second whether the service closes
 
 _log = logging.getLogger("byoa.endpoints")
 
@@ -96,12 +97,19 @@ class EndpointRuns:
         """Stop all containers within `timeout` seconds."""
         end = monotonic() + timeout
         self._closing.set()
+        # Those that wait for a fleet leave at once, so that none starts a container after the
+        # look at what there is; those that stop one end with its instances, below.
+        self._join(min(end, monotonic() + LEAVE_SECONDS))
         with self._lock:
             others = [fleet for each in self._others.values() for fleet in each]
             fleets = [*self._fleets.values(), *others]
-            threads = list(self._threads)
         instances = [instance for fleet in fleets for instance in fleet.instances]
         stop(instances, grace=min(HOSTING_STOP_GRACE_SECONDS, timeout), discard=False)
+        self._join(end)
+
+    def _join(self, end: float) -> None:
+        with self._lock:
+            threads = list(self._threads)
         for thread in threads:
             thread.join(max(0.0, end - monotonic()))
 
@@ -145,6 +153,8 @@ class EndpointRuns:
         status: str = "InService",
     ) -> bool:
         """Start a fleet and route to it, or fail the endpoint."""
+        if self._closing.is_set():
+            return False
         fleet.start(keep)
         failure = fleet.wait_ready(self._closing)
         if self._closing.is_set():

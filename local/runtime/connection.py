@@ -86,7 +86,9 @@ class Connection:
             return True
         return True
 
-    def exchange(self, head: bytes, body: bytes, deadline: float, limit: int | None) -> Answer:
+    def exchange(
+        self, head: bytes, body: bytes | bytearray, deadline: float, limit: int | None
+    ) -> Answer:
         """Send a request and read its answer, of at most `limit` body bytes.
 
         Raises TimeoutError at the deadline, ConnectionLost, BadAnswer and AnswerTooLarge; after
@@ -106,7 +108,7 @@ class Connection:
         )
         return Answer(status, headers, content, keep)
 
-    def _send(self, head: bytes, body: bytes, deadline: float) -> bool:
+    def _send(self, head: bytes, body: bytes | bytearray, deadline: float) -> bool:
         """Whether all of it was sent. A container may refuse a request before it read the body,
         so a broken pipe is not yet a failure: the answer may already be there."""
         self._socket.settimeout(_remaining(deadline))

@@ -18,7 +18,9 @@ class ConnectionPool:
         self._idle: deque[Connection] = deque()
         self._closed = False
 
-    def exchange(self, head: bytes, body: bytes, deadline: float, limit: int | None) -> Answer:
+    def exchange(
+        self, head: bytes, body: bytes | bytearray, deadline: float, limit: int | None
+    ) -> Answer:
         """Send over an idle connection or a new one; raises as `Connection.exchange` does.
 
         A request is sent again only when an idle connection turns out to have been closed by the

@@ -76,12 +76,17 @@ class Invocations:
         except AwsError as error:
             return response(error, request_id)
 
-    def _body(self, request: Request) -> bytes:
+    def _body(self, request: Request) -> bytes | bytearray:
         length = request.body.length
         if length is not None:
             if length > self._limit:
                 raise PayloadTooLarge(self._limit, length)
-            return request.body.read()
+            # In place: a body of megabytes arrives in many parts.
+            body = bytearray(length)
+            view = memoryview(body)
+            while len(view):
+                view = view[request.body.readinto(view) :]
+            return body
         parts: list[bytes] = []
         size = 0
         while part := request.body.read(_READ_BYTES):
@@ -95,7 +100,7 @@ class Invocations:
         self,
         headers: Headers,
         endpoint: str,
-        body: bytes,
+        body: bytes | bytearray,
         caller: Caller,
         request_id: str,
         began: float,
@@ -183,7 +188,7 @@ class Invocations:
         self,
         backend: Backend,
         headers: Headers,
-        body: bytes,
+        body: bytes | bytearray,
         caller: Caller,
         endpoint: str,
         began: float,

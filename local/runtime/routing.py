@@ -39,7 +39,9 @@ class Backend:
         if old is not None:
             old.close()
 
-    def exchange(self, head: bytes, body: bytes, deadline: float, limit: int | None) -> Answer:
+    def exchange(
+        self, head: bytes, body: bytes | bytearray, deadline: float, limit: int | None
+    ) -> Answer:
         """As `ConnectionPool.exchange`, at the address of the moment."""
         if self._pool is None:
             raise Unreachable("it has no address yet")
