@@ -37,13 +37,13 @@ class Parser(argparse.ArgumentParser):
         hint = f"; did you mean {near[0]!r}?" if near else ""
         self.exit(2, f"byoa: {message}{hint}\nsee `{self.prog} --help`\n")
 
-    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override] # noqa: ANN001,ANN201
-        known, extra = self.parse_known_args(args, namespace)
-        if extra:
-            # The sub-parser knows the options that a mistyped one can be meant for.
-            parser = getattr(known, "parser", self)
-            parser.error(f"unrecognized arguments: {' '.join(extra)}")
-        return known
+def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, and let the verb's own parser answer for options that nobody knows."""
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # It knows the options that a mistyped one can be meant for.
+        getattr(args, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 def build_parser() -> Parser:
@@ -67,7 +67,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; exit code 0, 1 for an error of the task, 2 for a mistyped command line."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.version:
         from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""A small client of a running local SageMaker for the CLI: no botocore, so that it starts at once."""
+"""A small client of a running local SageMaker for the CLI: without botocore, it starts at once."""
 
 from __future__ import annotations
 

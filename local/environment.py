@@ -37,12 +37,32 @@ UNSET = (
     "AWS_ENDPOINT_URL_SAGEMAKER",
     "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME",
 )
+# What `write` returns, for taking it back; a test holds the two together.
+VARIABLES = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_EC2_METADATA_DISABLED",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "AWS_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "SAGEMAKER_USER_CONFIG_OVERRIDE",
+)
 _ACCESS_KEY = "byoalocalaccesskey"  # dummies: any are accepted, and none leave the machine
 _SECRET_KEY = "byoalocalsecretkey"  # noqa: S105
 _NO_PROXY = "127.0.0.1,localhost,::1"
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
-__all__ = ["SHELLS", "UNSET", "ca_directory", "shell_exports", "write"]
+__all__ = ["SHELLS", "UNSET", "VARIABLES", "ca_directory", "shell_exports", "write"]
 
 
 def ca_directory(settings: Settings) -> Path:

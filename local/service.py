@@ -101,7 +101,13 @@ class Service:
 
     @property
     def url(self) -> str:
-        return f"http://{self.settings.host}:{self.server.port}"
+        """Where clients on this machine reach it; an address to listen on may be a wildcard."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104
+            self.settings.host, self.settings.host
+        )
+        return f"http://[{host}]:{self.server.port}" if ":" in host else (
+            f"http://{host}:{self.server.port}"
+        )
 
     def start(self) -> None:
         self.aws.warm()

@@ -48,7 +48,7 @@ class Settings:
             text = environ.get(f"BYOA_{each.name.upper()}")
             if text is None:
                 continue
-            kind = type(each.default)
+            kind: Any = type(each.default)
             try:
                 values[each.name] = kind(text)
             except ValueError:

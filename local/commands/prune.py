@@ -34,26 +34,29 @@ def run_prune(args: argparse.Namespace) -> int:
     if args.older_than < 0:
         raise ByoaError("OPTION_INVALID", f"--older-than {args.older_than} is negative")
     before = time.time() - args.older_than * DAY_SECONDS
-    found = [(path, size(path)) for path in candidates(home, before)]
+    found = sorted((path, size(path)) for path in candidates(home, before))
     for path, _ in [] if args.dry_run else found:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     total = sum(each for _, each in found)
     if args.json:
         print(json.dumps({"bytes": total, "paths": [str(path) for path, _ in found]}, indent=1))
     else:
         for path, each in found:
             print(f"{each:>14,}  {path}")
-        print(f"{total:>14,}  bytes {'would be' if args.dry_run else ''} removed")
+        print(f"{total:>14,}  bytes {'would be ' if args.dry_run else ''}removed")
     return 0
 
 
 def candidates(home: Path, before: float) -> Iterator[Path]:
     """Job folders and logs that last changed before the epoch second `before` and have ended."""
     busy = _busy(home)
-    for kind in _folders(home / "jobs"):
-        for job in _folders(kind):
-            if job.name not in busy and job.stat().st_mtime < before:
-                yield job
+    # jobs/<kind>/<account>/<region>/<job>
+    for job in (home / "jobs").glob("*/*/*/*"):
+        if job.is_dir() and job.name not in busy and job.stat().st_mtime < before:
+            yield job
     for log in (home / "logs").rglob("*"):
         if log.is_file() and log.stat().st_mtime < before and not busy.intersection(log.parts):
             yield log
@@ -63,10 +66,6 @@ def size(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(each.lstat().st_size for each in files if each.is_file() and not each.is_symlink())
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(each for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
 
 
 def _busy(home: Path) -> set[str]:

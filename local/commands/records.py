@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from byoa.container.errors import ByoaError
@@ -59,7 +60,7 @@ def run_jobs(args: argparse.Namespace) -> int:
         )
         for job in jobs
     ]
-    return _table(args, jobs, ("NAME", "STATUS", "SECONDARY", "CREATED", "AGE AT END"), rows)
+    return _table(args, jobs, ("NAME", "STATUS", "SECONDARY", "CREATED", "TOOK"), rows)
 
 
 def run_endpoints(args: argparse.Namespace) -> int:
@@ -174,7 +175,7 @@ def _show(args: argparse.Namespace, document: dict[str, Any]) -> int:
 
 def _table(
     args: argparse.Namespace, entries: list[dict[str, Any]], head: tuple[str, ...],
-    rows: list[tuple[str, ...]],
+    rows: Sequence[tuple[str, ...]],
 ) -> int:
     if args.json:
         print(json.dumps(entries, indent=1))

@@ -48,6 +48,7 @@ def add(commands: Any) -> None:
     add_home(env)
     env.add_argument("--region", help="region of the clients (BYOA_REGION, us-east-1)")
     env.add_argument("--shell", choices=("sh", "fish"), default="sh", help="whose syntax to print")
+    env.add_argument("--unset", action="store_true", help="print what takes them back")
     add_json(env)
 
 
@@ -145,6 +146,10 @@ def run_env(args: argparse.Namespace) -> int:
     chosen = settings(args)
     from byoa.local import environment
 
+    if args.unset:
+        names = " ".join(environment.VARIABLES)
+        print(f"set --erase {names}" if args.shell == "fish" else f"unset {names}")
+        return 0
     found = client.Client.find(chosen.home, chosen.region)
     port = int(found.url.rsplit(":", 1)[1])
     variables = environment.write(chosen, port, chosen.region)

@@ -37,7 +37,8 @@ def draw(path: Path, matrix: Any, test: Split, answers: Any, accuracy: float) ->
 
     wrong = np.flatnonzero(test.labels != answers)[:9]
     figure = pyplot.figure(figsize=(11, 5.5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
+    halves: Any = figure.subfigures(1, 2, width_ratios=[1.1, 1])
+    left, right = halves
     axes = left.subplots()
     axes.imshow(np.log1p(matrix), cmap="Blues")
     for (row, column), count in np.ndenumerate(matrix):

@@ -16,7 +16,7 @@ import pytest
 
 from byoa.container.errors import UnsupportedError
 from byoa.local.api.certificates import Authority
-from byoa.local.environment import UNSET, shell_exports, write
+from byoa.local.environment import UNSET, VARIABLES, shell_exports, write
 from byoa.local.settings import Settings
 
 
@@ -117,6 +117,10 @@ def test_an_eval_without_quotes_is_right_too(variables):
                           env={"PATH": os.environ["PATH"]})
     seen = dict(item.split("=", 1) for item in done.stdout.decode().split("\0") if item)
     assert {name: seen.get(name) for name in variables} == variables
+
+
+def test_the_variables_to_take_back_are_those_that_are_set(variables):
+    assert set(VARIABLES) == set(variables)
 
 
 def test_json_is_the_variables(variables):
