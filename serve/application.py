@@ -33,26 +33,34 @@ def create_app(core: Core) -> Flask:
 
     @app.post(contract.INVOCATIONS_PATH)
     def invocations() -> Response:
-        body = _read(core)
-        return _response(body if isinstance(body, Answer) else core.answer(_request(body)))
+        request = _request()
+        body = _read(core, request)
+        if isinstance(body, Answer):
+            return _response(body)
+        return _response(core.answer(request._replace(body=body)))
 
     @app.errorhandler(404)
     @app.errorhandler(405)
     def unknown(error: HTTPException) -> Response:
-        return _response(core.answer(_request(b"")))
+        return _response(core.answer(_request()))
 
     return app
 
 
-def _read(core: Core) -> bytes | Answer:
+def _read(core: Core, request: Request) -> bytes | Answer:
     """The body, or the answer 413 for one over the limit, declared or found to be."""
-    request = _request(b"")
-    refused = core.too_large(request, flask_request.content_length or 0)
-    if refused is not None and "expect" in request.headers:
-        return refused  # the client waits for a word before it sends the body
+    declared = request.headers.get("content-length", "")
+    stream = flask_request.stream  # werkzeug's: it knows where the body ends
+    refused: Answer | None = None
+    if declared.isdecimal():
+        refused = core.too_large(request, int(declared))
+        if refused is None:
+            return stream.read()
+        if "expect" in request.headers:
+            return refused  # the client waits for a word before it sends the body
     chunks: list[bytes] = []
     length = 0
-    while chunk := flask_request.stream.read(_CHUNK_BYTES):
+    while chunk := stream.read(_CHUNK_BYTES):
         length += len(chunk)
         refused = refused or core.too_large(request, length)
         if refused is None:
@@ -65,12 +73,22 @@ def _read(core: Core) -> bytes | Answer:
     return refused or b"".join(chunks)
 
 
-def _request(body: bytes) -> Request:
-    headers = {name.lower(): value for name, value in flask_request.headers.items()}
-    return Request(flask_request.method, flask_request.path, headers, body)
+def _request() -> Request:
+    """The request without its body; headers as WSGI gives them, not through Flask's views."""
+    environ = flask_request.environ
+    headers = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    for name, key in (("content-type", "CONTENT_TYPE"), ("content-length", "CONTENT_LENGTH")):
+        if environ.get(key):
+            headers[name] = environ[key]
+    return Request(flask_request.method, flask_request.path, headers, b"")
 
 
 def _response(answer: Answer) -> Response:
-    response = Response(answer.body, answer.status, answer.headers)
-    response.content_type = answer.content_type  # as negotiated, without an added charset
-    return response
+    # The type as negotiated; `mimetype` would add a charset.
+    return Response(
+        answer.body, answer.status, answer.headers, content_type=answer.content_type
+    )

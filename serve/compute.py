@@ -84,8 +84,8 @@ class Compute:
         return future
 
     def attempt(self, work: Callable[[], Result]) -> Result | Future[Result]:
-        """The result at once where the model is quick and idle, else a future for it."""
-        if self.quick and self._running.acquire(blocking=False):
+        """The result at once where the model is quick and not held, else a future for it."""
+        if self.quick and self._running.acquire(timeout=QUICK_SECONDS):
             started = time.perf_counter()
             try:
                 return work()
