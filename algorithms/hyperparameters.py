@@ -121,6 +121,16 @@ class Hyperparameters:
     )
     _fields: ClassVar[Mapping[str, Field]]
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for name, declared in vars(cls).items():
+            if not isinstance(declared, Param):
+                continue
+            if hasattr(Hyperparameters, name):  # it would hide a method such as parse
+                raise TypeError(f"{cls.__qualname__}.{name}: the name is taken")
+            if name.startswith(cls._reserved_prefix) or name in cls._reserved:
+                raise TypeError(f"{cls.__qualname__}.{name}: SageMaker reserves the name")
+
     def __init__(self, **values: Any) -> None:
         """Values with their Python types; what is left out takes its default."""
         vars(self).update(_read(type(self), values, Field.from_json))
@@ -224,10 +234,6 @@ def _resolve(cls: type[Hyperparameters]) -> Mapping[str, Field]:
 
 def _field(cls: type[Hyperparameters], name: str, annotation: Any, declared: Param) -> Field:
     place = f"{cls.__qualname__}.{name}"
-    if hasattr(Hyperparameters, name) or name.startswith(cls._reserved_prefix):
-        raise TypeError(f"{place}: the name is taken; choose another")
-    if name in cls._reserved:
-        raise TypeError(f"{place}: SageMaker reserves the name")
     try:
         kind = resolve(annotation)
     except TypeError as error:
