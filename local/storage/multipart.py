@@ -106,6 +106,7 @@ class Uploads:
         self._index = buckets.index
         self._root = buckets.side / "uploads"
         self._completed: dict[str, tuple[str, str, str]] = {}  # id → bucket, key, etag
+        self._completing: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def create(self, bucket: str, info: ObjectInfo, algorithm: str = "", kind: str = "") -> Upload:
@@ -231,8 +232,26 @@ class Uploads:
         """Join the parts (number, ETag, checksums; in this order) into the object.
 
         `expected` are checksums that the whole must have. PartMismatch, PartTooSmall and
-        ChecksumMismatch leave the upload as it is.
+        ChecksumMismatch leave the upload as it is. Asked again meanwhile or afterwards, by a
+        client that lost patience, it waits and gives the object of the first time.
         """
+        with self._lock:
+            turn = self._completing.setdefault(upload.id, threading.Lock())
+        try:
+            with turn:
+                done = self.completed(upload.bucket, upload.info.key, upload.id)
+                return done or self._join(upload, wanted, condition, expected or {})
+        finally:
+            with self._lock:
+                self._completing.pop(upload.id, None)
+
+    def _join(
+        self,
+        upload: Upload,
+        wanted: Sequence[tuple[int, str, Mapping[str, str]]],
+        condition: Condition | None,
+        expected: Mapping[str, str],
+    ) -> ObjectInfo:
         there = self.parts(upload)
         chosen: list[Part] = []
         for number, etag, sums in wanted:
@@ -257,7 +276,7 @@ class Uploads:
             parts=tuple(part.size for part in chosen),
             checksums=_joined_checksums(upload, chosen),
         )
-        for name, value in (expected or {}).items():
+        for name, value in expected.items():
             if info.checksums.get(name, value) != value:
                 raise ChecksumMismatch(name)
         with self._buckets.draft() as draft:

@@ -223,3 +223,19 @@ def test_parts_of_unequal_sizes_and_a_late_first_part(s3):
     s3.complete_multipart_upload(**at, MultipartUpload={"Parts": parts})
     got = body_of(s3.get_object(Bucket="data", Key="k"))
     assert got == b"".join(data[number] for number in sorted(data))
+
+
+def test_a_completion_asked_for_twice_at_once_happens_once(s3, connect):
+    from concurrent.futures import ThreadPoolExecutor
+
+    at = begin(s3)
+    parts = [put(s3, at, number, os.urandom(5 * MIB)) for number in range(1, 5)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(
+                lambda _: s3.complete_multipart_upload(**at, MultipartUpload={"Parts": parts}),
+                range(4),
+            )
+        )
+    assert len({answer["ETag"] for answer in answers}) == 1
+    assert s3.head_object(Bucket="data", Key="k")["ContentLength"] == 20 * MIB
