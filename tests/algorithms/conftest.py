@@ -87,6 +87,8 @@ class Job:
     def metrics(self, name: str) -> list[tuple[int | None, float]]:
         """The logged values of a metric, each with its step."""
         path = self.layout.metrics / "metrics.jsonl"
+        if not path.exists():
+            return []
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return [(line["step"], line["value"]) for line in lines if line["name"] == name]
 
