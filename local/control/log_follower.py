@@ -31,6 +31,8 @@ class LogService(Protocol):
         self, caller: Caller, group: str, stream: str, events: Sequence[Event]
     ) -> None: ...
 
+    def delete_stream(self, caller: Caller, group: str, stream: str) -> None: ...
+
 
 class LogFollower:
     """Follows one file in a thread of its own and hands its lines on in batches, in order.

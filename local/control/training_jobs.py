@@ -12,10 +12,12 @@ from typing import Any
 from byoa.local.api.listing import page
 from byoa.local.api.tags import check_tags
 from byoa.local.control import training_record as record
-from byoa.local.control.log_follower import LogService
+from byoa.local.control.log_follower import LogService, mirror_path
+from byoa.local.control.log_replay import Ended, LogReplay
 from byoa.local.control.training_request import check, complete
 from byoa.local.control.training_run import (
     BY_SHUTDOWN,
+    GROUP,
     KILL_SECONDS,
     TrainingRun,
     job_directory,
@@ -53,6 +55,7 @@ class TrainingJobs:
         self._lock = threading.Lock()
         self._runs: dict[str, TrainingRun] = {}  # by ARN
         self._closed = False
+        self._replay: LogReplay | None = None
         self.operations: dict[str, Callable[[Caller, dict[str, Any]], dict[str, Any]]] = {
             "CreateTrainingJob": self.create,
             "DescribeTrainingJob": self.describe,
@@ -66,11 +69,19 @@ class TrainingJobs:
 
     def start(self) -> None:
         """Go on with the jobs that an earlier server left, and clear up behind ended ones."""
+        ended = []
         for row in self._state.list(record.KIND):
-            if row.status in record.TERMINAL:
-                self._clear(row)
-            else:
+            if row.status not in record.TERMINAL:
                 self._run(row)
+                continue
+            self._clear(row)
+            if "stream" in row.document:
+                stream = row.document["stream"]
+                ended.append(
+                    Ended(row.caller, GROUP, stream, self._log(row), row.document["ended"])
+                )
+        self._replay = LogReplay(self._services.logs, reversed(ended))
+        self._replay.start()
 
     def close(self, timeout: float = CLOSE_SECONDS, *, keep_running: bool = False) -> None:
         """Stop the jobs: SIGTERM, SIGKILL after `timeout` seconds, artifacts uploaded, Stopped.
@@ -80,6 +91,8 @@ class TrainingJobs:
         with self._lock:
             self._closed = True
             runs = list(self._runs.values())
+        if self._replay is not None:
+            self._replay.close()
         for run in runs:
             if keep_running:
                 run.leave()
@@ -156,7 +169,10 @@ class TrainingJobs:
         )
 
     def delete(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-        """Delete an ended job's record, files and log; its artifacts stay in S3."""
+        """Delete an ended job's record, files and log; its artifacts stay in S3.
+
+        A later job of the name would otherwise be shown with this one's log (WIRE-22).
+        """
         row = self._row(caller, request)
         if row.status not in record.TERMINAL:
             raise ResourceInUse(
@@ -169,6 +185,9 @@ class TrainingJobs:
             run.join(KILL_SECONDS)
         self._state.delete(record.KIND, caller, row.name)
         shutil.rmtree(self._directory(row), ignore_errors=True)
+        if "stream" in row.document:
+            self._services.logs.delete_stream(caller, GROUP, row.document["stream"])
+            shutil.rmtree(self._log(row).parent, ignore_errors=True)
         return {}
 
     # --- within ---
@@ -199,6 +218,10 @@ class TrainingJobs:
             container.remove()
         if row.status != "Failed":
             shutil.rmtree(self._directory(row), ignore_errors=True)
+
+    def _log(self, row: Row) -> Path:
+        home = self._services.settings.home
+        return mirror_path(home, row.caller, GROUP, row.document["stream"])
 
     def _directory(self, row: Row) -> Path:
         return job_directory(self._services.settings.home, row.caller, row.name)

@@ -372,4 +372,5 @@ class TrainingRun:
 
 
 def job_directory(home: Path, caller: Caller, name: str) -> Path:
-    return home / "jobs" / "training" / caller.account / caller.region / name
+    """Names are unique within an account and region alone (TRAIN-20)."""
+    return home / "jobs" / f"training-{caller.account}-{caller.region}" / name

@@ -124,6 +124,8 @@ class ProcessRunner(Runner):
                     f"container {name!r} is running",
                     expected="a name that no running container has",
                 )
+        if (left := _read(directory / shim.SPEC)) is not None:
+            shutil.rmtree(left["scratch"], ignore_errors=True)
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, mode=0o700)
         return directory

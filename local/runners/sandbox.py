@@ -72,8 +72,8 @@ def _unshare(flags: int) -> None:
     _call("unshare", flags | _NEW_USERS)
     # Root inside is this user outside: the files that the container writes belong to the user.
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+        with open(f"/proc/self/{name}", "wb") as file:
+            file.write(text.encode())
 
 
 def _show(entry: Path, target: Path) -> None:

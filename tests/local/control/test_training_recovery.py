@@ -210,11 +210,36 @@ def test_a_shutdown_kills_what_does_not_stop(laboratory: Any, training_request: 
     assert identity.start_time(pid) is None
 
 
+def test_the_logs_of_ended_jobs_are_there_after_a_restart(laboratory: Any, job: Any) -> None:
+    """pain 31: the log service keeps nothing on disk, the files do."""
+    job("early", "print('first'); print(); print('drei: ß')")
+    described = job("later", "sys.exit(1)")
+    before = laboratory.streams("early")
+    laboratory.close()
+    forget_logs(laboratory)
+    laboratory.open()
+    laboratory.until_printed("early", "drei: ß")
+
+    assert laboratory.streams("early") == before
+    assert laboratory.describe("later") == described
+
+
+def test_a_deleted_jobs_log_is_not_the_next_ones_of_the_name(laboratory: Any, job: Any) -> None:
+    """WIRE-22: the SDK takes the first stream below the name."""
+    job("reused", "print('old')")
+    laboratory.call("DeleteTrainingJob", TrainingJobName="reused")
+    assert laboratory.streams("reused") == {}
+    assert [path for path in (laboratory.home / "logs").rglob("*") if path.is_file()] == []
+    job("reused", "print('new')")
+
+    assert laboratory.lines("reused") == ["new"]
+
+
 def test_what_a_server_killed_at_a_jobs_end_left_is_cleared(laboratory: Any, job: Any) -> None:
     """pain 40."""
     job("ended", "(ml / 'model' / 'x').touch()")
     laboratory.close()
-    left = laboratory.home / "jobs/training/123456789012/eu-west-1/ended/ml"
+    left = laboratory.home / "jobs/training-123456789012-eu-west-1/ended/ml"
     left.mkdir(parents=True)
     laboratory.open()
 
