@@ -9,6 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 from hosting_harness import BUCKET, CALLER, archive, wait_until
 
+from byoa.local.control.model_data import ModelData
+
 ARN = "arn:aws:sagemaker:us-west-2:123456789012:endpoint/ep"
 
 
@@ -263,10 +265,24 @@ def test_model_data_that_is_gone_or_broken_fails_the_endpoint_with_its_address(h
     assert "there is no object" in hosting.settled()["FailureReason"]
 
 
+def test_model_data_that_takes_too_long_fails_the_endpoint(hosting, monkeypatch):
+    """HOST-22, TRAP-54: ModelDataDownloadTimeoutInSeconds; the API's least is a minute."""
+    download = ModelData.download
+    monkeypatch.setattr("byoa.local.control.deployments.DOWNLOAD_SECONDS", 0.2)
+    monkeypatch.setattr(
+        ModelData, "download", lambda *given: (time.sleep(1.5), download(*given))
+    )
+    reason = fail(hosting, data=hosting.put("m.tar.gz", archive(model__txt="x")))
+    assert reason.startswith("Failed to download model data")
+    assert "longer than 0.2 seconds" in reason
+    assert not list((hosting.home / "logs").rglob("i-*"))
+
+
 def test_an_archive_that_leaves_its_directory_fails_the_endpoint(hosting):
     """HOST-42."""
     reason = fail(hosting, data=hosting.put("m.tar.gz", archive(**{"/../evil": "x"})))
     assert "evil" in reason
+    wait_until(lambda: not files(hosting))
     assert not list(hosting.home.rglob("evil"))
 
 
