@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -129,6 +131,18 @@ class Laboratory:
 
     def get(self, key: str) -> bytes:
         return self.buckets.path(BUCKET, key).read_bytes()
+
+    def archive(self, key: str) -> dict[str, bytes | None]:
+        """Members of a tar.gz object; None is a directory."""
+        with tarfile.open(fileobj=io.BytesIO(self.get(key)), mode="r:gz") as opened:
+            return {
+                member.name: opened.extractfile(member).read() if member.isfile() else None
+                for member in opened
+            }
+
+    def statuses(self, name: str) -> list[str]:
+        """The secondary statuses that a job went through."""
+        return [each["Status"] for each in self.describe(name)["SecondaryStatusTransitions"]]
 
     def keys(self, prefix: str = "") -> list[str]:
         return [info.key for info in self.buckets.keys(BUCKET, prefix)]
