@@ -100,7 +100,7 @@ def test_a_job_stopped_before_its_container_starts_never_runs(
             InputDataConfig=[channel("train", "s3://tests/data/")],
         ),
     )
-    described = laboratory.wait("early")
+    laboratory.wait("early")
 
     assert laboratory.statuses("early") == ["Starting", "Downloading", "Stopping", "Stopped"]
     assert laboratory.lines("early") == []
