@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from byoa.algorithms import hyperparameters as _declared
 
@@ -21,6 +21,10 @@ class Algorithm(ABC):
 
     # An alias, not a variable: only so may a nested class name it as its base (mypy, pyright).
     Hyperparameters: TypeAlias = _declared.Hyperparameters
+
+    # Whether `train` knows of other hosts; else a job of several is refused, as each host would
+    # train on its own and overwrite the others' model (TRAIN-132).
+    distributed: ClassVar[bool] = False
 
     hyperparameters: Any  # an instance of this class's own Hyperparameters
 

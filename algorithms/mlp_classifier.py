@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from byoa.algorithms import Algorithm, Run, param, torch_state
 from byoa.algorithms.classes import find_classes, index_classes
 from byoa.algorithms.mlp_network import Network, Shape
-from byoa.container.errors import AlgorithmError, UnsupportedError
+from byoa.container.errors import AlgorithmError
 from byoa.container.formats.checks import require_finite, require_width
 
 WEIGHTS = "model.safetensors"
@@ -80,14 +80,6 @@ class MLPClassifier(Algorithm):
     hyperparameters: Hyperparameters
 
     def train(self, run: Run) -> None:
-        if len(run.hosts.hosts) > 1:
-            raise UnsupportedError(
-                "HOSTS_UNSUPPORTED",
-                f"mlp-classifier trains on one host, the job has {len(run.hosts.hosts)}",
-                expected="InstanceCount=1",
-                remedy="set InstanceCount=1 in ResourceConfig; a larger instance, or one with a"
-                " GPU, is faster",
-            )
         training = _Training(self.hyperparameters, run)
         training.resume()
         training.fit()

@@ -21,7 +21,7 @@ from typing import Any
 
 from byoa.container import contract
 from byoa.container.contract import Layout
-from byoa.container.errors import AlgorithmError, ByoaError, failure_report
+from byoa.container.errors import AlgorithmError, ByoaError, UnsupportedError, failure_report
 from byoa.container.hardware import Hardware, measure, size
 from byoa.container.manifest import MANIFEST, Manifest, write_manifest
 from byoa.container.run import Run
@@ -102,6 +102,18 @@ def _registry() -> Any:
     return importlib.import_module(REGISTRY)
 
 
+def _check_hosts(name: str, kind: Any, run: Run) -> None:
+    count = len(run.hosts.hosts)
+    if count > 1 and not kind.distributed:
+        raise UnsupportedError(
+            "HOSTS_UNSUPPORTED",
+            f"{name} trains on one host, the job has {count}",
+            expected="InstanceCount=1",
+            remedy="set InstanceCount=1 in ResourceConfig and take a larger instance; an algorithm"
+            " that shares the work over run.hosts says `distributed = True`",
+        )
+
+
 def _train_algorithm(
     name: str, layout: Layout, raw: Mapping[str, str], stop: Stop, started: float
 ) -> None:
@@ -109,6 +121,7 @@ def _train_algorithm(
     hyperparameters = kind.Hyperparameters.parse(raw)
     hardware = measure()
     run = Run(layout, hyperparameters, hardware=hardware, stopping=lambda: stop.requested)
+    _check_hosts(name, kind, run)
     _say(_plan(name, run, hardware))
     ready = time.monotonic()
     try:

@@ -53,8 +53,8 @@ def run_prune(args: argparse.Namespace) -> int:
 def candidates(home: Path, before: float) -> Iterator[Path]:
     """Job folders and logs that last changed before the epoch second `before` and have ended."""
     busy = _busy(home)
-    # jobs/<kind>/<account>/<region>/<job>
-    for job in (home / "jobs").glob("*/*/*/*"):
+    # jobs/<kind>-<account>-<region>/<job>
+    for job in (home / "jobs").glob("*/*"):
         if job.is_dir() and job.name not in busy and job.stat().st_mtime < before:
             yield job
     for log in (home / "logs").rglob("*"):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from byoa.algorithms.mlp_classifier import DESCRIPTION, WEIGHTS, MLPClassifier
-from byoa.container.errors import AlgorithmError, DataError, UnsupportedError
+from byoa.container.errors import AlgorithmError, DataError
 
 SMALL: dict[str, Any] = {"hidden_units": [16], "epochs": 4, "mini_batch_size": 64}
 
@@ -232,12 +232,6 @@ def test_layers_are_as_the_hyperparameters_say(
     description = json.loads((trained.layout.model / DESCRIPTION).read_text())
     assert description["activation"] == activation
     assert not any(module.training for module in model.network.modules())
-
-
-def test_several_hosts_are_refused(new: Callable[..., Any]) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        new().hosts("algo-1", "algo-2").train(**SMALL)
-    assert caught.value.expected == "InstanceCount=1"
 
 
 @pytest.mark.parametrize(

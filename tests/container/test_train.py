@@ -156,6 +156,15 @@ def test_a_later_host_may_leave_saving_to_the_first(tree):
     assert tree.model == set()
 
 
+def test_several_hosts_are_refused_where_the_algorithm_does_not_share_the_work(tree):
+    """TRAIN-132: each host would train alone and overwrite the others' model."""
+    tree.hosts("algo-1", ["algo-1", "algo-2"])
+    code, _ = tree.run(BYOA_ALGORITHM="summing:Alone")
+    assert code == 1
+    assert "[HOSTS_UNSUPPORTED]" in tree.failure
+    assert "InstanceCount=1" in tree.failure
+
+
 def test_an_exception_s_line_comes_first_in_the_failure(tree):
     """TRAIN-141, TRAP-23"""
     tree.hyperparameters({"then": "fail"})
