@@ -1,7 +1,9 @@
-"""gunicorn's threads worker, with the wait for a closing client moved off its main thread.
+"""gunicorn's threads worker, with two of its waits mended.
 
 gunicorn lingers up to two seconds on a connection that it closes first. Its main thread does so,
 and meanwhile the worker accepts nothing: a few clients that are slow to close hold up /ping.
+And a stopping worker keeps its port open without accepting, so that whoever connects meanwhile is
+cut off in the end, where a refusal at once would have sent him elsewhere.
 """
 
 from __future__ import annotations
@@ -25,6 +27,18 @@ class FlaskWorker(ThreadWorker):  # type: ignore[misc]
         if not keep:
             _linger(conn.sock)
         return keep
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if enabled or self.alive:
+            return
+        for listener in self.sockets:
+            listener.setblocking(False)
+            before = -1
+            while before != self.nr_conns:  # those who are connected already are served
+                before = self.nr_conns
+                self.accept(listener)
+            listener.close()
 
 
 def _linger(connection: socket.socket) -> None:

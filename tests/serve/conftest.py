@@ -73,6 +73,8 @@ class Scripted(Algorithm):
             time.sleep(60)
         elif what == 913:
             time.sleep(0.4)
+        elif what == 914:
+            time.sleep(3)
         return records @ model
 '''
 DOORS: dict[str, dict[str, str]] = {
