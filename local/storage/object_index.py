@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Index", "ObjectInfo", "after_prefix", "extra_to_json", "object_from_extra"]
+__all__ = ["Index", "ObjectInfo", "after_prefix", "extra_to_json", "object_from_extra", "object_of"]
 
 # synchronous=OFF: a commit is in the kernel's page cache when it returns, so a killed server loses
 # nothing that it acknowledged. Only a machine that loses power could lose the last moments, and
@@ -126,7 +126,8 @@ def object_from_extra(
     )
 
 
-def _info(row: tuple[Any, ...]) -> ObjectInfo:
+def object_of(row: tuple[Any, ...]) -> ObjectInfo:
+    """An object's data from its row."""
     key, odd, size, etag, modified, inode, mtime_ns, content_type, extra = row
     return object_from_extra(
         key, content_type, extra, size, etag, modified, bool(odd), (inode, mtime_ns)
@@ -213,7 +214,7 @@ class Index:
                 f"SELECT {_COLUMNS} FROM objects WHERE bucket=? AND key=?",  # noqa: S608 constant
                 (bucket, key),
             ).fetchone()
-        return _info(row) if row else None
+        return object_of(row) if row else None
 
     def put(self, bucket: str, info: ObjectInfo) -> None:
         """Insert or replace the object's row."""
@@ -239,16 +240,19 @@ class Index:
         with self.writing() as db:
             db.execute("DELETE FROM objects WHERE bucket=? AND key=?", (bucket, key))
 
-    def page(self, bucket: str, start: str, end: str | None, limit: int) -> list[ObjectInfo]:
-        """Up to `limit` objects with start <= key < end, in UTF-8 order of the keys."""
+    def rows(self, bucket: str, start: str, end: str | None, limit: int) -> list[tuple[Any, ...]]:
+        """As `page`, but not unpacked: the key is first, `object_of` makes the rest of it."""
         query = f"SELECT {_COLUMNS} FROM objects WHERE bucket=? AND key>=?"  # noqa: S608 constant
         values: list[Any] = [bucket, start]
         if end is not None:
             query += " AND key<?"
             values.append(end)
         with self.reading() as db:
-            rows = db.execute(f"{query} ORDER BY key LIMIT ?", [*values, limit]).fetchall()
-        return [_info(row) for row in rows]
+            return db.execute(f"{query} ORDER BY key LIMIT ?", [*values, limit]).fetchall()
+
+    def page(self, bucket: str, start: str, end: str | None, limit: int) -> list[ObjectInfo]:
+        """Up to `limit` objects with start <= key < end, in UTF-8 order of the keys."""
+        return [object_of(row) for row in self.rows(bucket, start, end, limit)]
 
     def plain_keys(self, bucket: str, start: str, end: str | None) -> dict[str, int]:
         """Keys that live at their own path, with the inodes of their files."""

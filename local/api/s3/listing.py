@@ -14,7 +14,7 @@ from byoa.local.api.s3 import xml
 from byoa.local.api.s3.call import Call, quoted, xml_response
 from byoa.local.api.s3.errors import S3Error, not_implemented
 from byoa.local.storage.buckets import Buckets, ObjectInfo
-from byoa.local.storage.object_index import after_prefix
+from byoa.local.storage.object_index import after_prefix, object_of
 
 __all__ = ["list_objects", "list_versions"]
 
@@ -45,25 +45,26 @@ def page_of(
         start = after_prefix(after) if rolled_up else after + "\0"
     while start is not None and (end is None or start.encode() < end.encode()):
         wanted = limit - len(page.objects) - len(page.prefixes) + 1
-        rows = buckets.index.page(bucket, start, end, wanted)
+        rows = buckets.index.rows(bucket, start, end, wanted)
         full = len(rows) == wanted
-        start = rows[-1].key + "\0" if rows and full else None
+        start = rows[-1][0] + "\0" if rows and full else None
         skip = ""  # the common prefix that the last row belongs to
         for row in rows:
-            if skip and row.key.startswith(skip):
+            key = row[0]
+            if skip and key.startswith(skip):
                 continue
             if len(page.objects) + len(page.prefixes) >= limit:
                 page.truncated = True
                 return page
-            at = row.key.find(delimiter, len(prefix)) if delimiter else -1
+            at = key.find(delimiter, len(prefix)) if delimiter else -1
             if at < 0:
-                page.objects.append(row)
-                page.last = row.key
+                page.objects.append(object_of(row))
+                page.last = key
             else:
-                skip = row.key[: at + len(delimiter)]
+                skip = key[: at + len(delimiter)]
                 page.prefixes.append(skip)
                 page.last = skip
-        if skip and start is not None and rows[-1].key.startswith(skip):
+        if skip and start is not None and rows[-1][0].startswith(skip):
             start = after_prefix(skip)  # a folder of any size costs one look
     return page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -55,8 +56,12 @@ def escape(text: str) -> str:
 
 def timestamp(seconds: float) -> str:
     """`2026-01-31T12:00:00.000Z`; whole seconds, so that it agrees with Last-Modified."""
-    moment = datetime.fromtimestamp(int(seconds), timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return _timestamp(int(seconds))
+
+
+@functools.lru_cache(maxsize=4096)  # a listing's objects share their seconds
+def _timestamp(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 class Tree:
