@@ -9,6 +9,7 @@ import pytest
 
 from byoa.algorithms import registry
 from byoa.local.settings import Settings
+from byoa.serve.settings import SETTINGS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -22,3 +23,10 @@ def test_the_settings_are_the_declared_ones() -> None:
     for each in fields(Settings):
         row = f"| `BYOA_{each.name.upper()}` | {each.default} | {each.metadata['doc']} |"
         assert row in README
+
+
+def test_the_server_s_settings_are_the_declared_ones() -> None:
+    for each in SETTINGS:
+        names = ", ".join(f"`{name}`" for name in each.variables)
+        default = "" if each.default is None else each.default
+        assert f"| {names} | {default} | {each.doc} |" in README

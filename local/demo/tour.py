@@ -98,7 +98,7 @@ class Tour:
                 ],
             },
             Environment={"BYOA_ALGORITHM": "mlp-classifier"},
-            HyperParameters={"epochs": "60", "hidden_units": "[128, 64]", "seed": str(self.seed)},
+            HyperParameters={"epochs": "40", "hidden_units": "[256]", "seed": str(self.seed)},
             InputDataConfig=[_channel("train"), _channel("validation")],
             OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/output"},
             ResourceConfig={

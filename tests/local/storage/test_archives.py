@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import socket
 import tarfile
 from pathlib import Path
@@ -159,12 +160,13 @@ def test_a_cut_archive_is_an_error(tmp_path: Path) -> None:
     assert caught.value.code == "ARCHIVE_INVALID"
 
 
-def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_damaged_archive_is_an_error(place: float, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "data").write_bytes(bytes(range(256)) * 400)
+    (tmp_path / "s" / "data").write_bytes(random.Random(0).randbytes(100_000))
     pack(tmp_path / "s", tmp_path / "x.tar.gz")
     damaged = bytearray((tmp_path / "x.tar.gz").read_bytes())
-    damaged[len(damaged) // 2] ^= 0xFF
+    damaged[int(len(damaged) * place)] ^= 0xFF
     (tmp_path / "x.tar.gz").write_bytes(damaged)
 
     with pytest.raises(ArchiveError):
