@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from email.utils import formatdate
-from http import HTTPStatus
+from collections.abc import Callable
 
 from byoa.local.api.http_body import BodyReader, Source
 from byoa.local.api.http_head import body_of, read_head
@@ -27,6 +24,7 @@ from byoa.local.api.http_messages import (
     Request,
     Response,
 )
+from byoa.local.api.http_sending import COPY_BYTES, IO_SECONDS, send
 
 __all__ = [
     "BadRequest",
@@ -42,15 +40,11 @@ __all__ = [
 
 Handler = Callable[[Request], Response]
 
-IO_SECONDS = 75.0  # silence of a client: between requests, within a body, while it reads
 DRAIN_LIMIT_BYTES = 1 << 20  # of an unread body; beyond it the connection closes instead
 LINGER_SECONDS = 2.0  # so that a client still sending can read the answer before the reset
 CONNECTIONS_LIMIT = 1000
-SENDFILE_BYTES = 1 << 30
-COPY_BYTES = 256 * 1024
 
 _log = logging.getLogger("byoa.http")
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class HttpServer:
@@ -252,7 +246,7 @@ class _Connection:
         keep = keep and not server._stopping
         keep = keep and not (body.awaits_continue and not body.exhausted)
         keep = keep and (body.exhausted or (body.length or 0) <= DRAIN_LIMIT_BYTES)
-        keep = self._send(response, head.method, head.version, keep)
+        keep = send(self._socket, response, head.method, head.version, keep)
         if keep and not body.exhausted:
             try:
                 keep = body.drain(DRAIN_LIMIT_BYTES)
@@ -277,7 +271,7 @@ class _Connection:
         _log.debug("%s: %d %s", self._client, bad.status, bad.message)
         body = f"{bad.message}\n".encode()
         headers = [("Content-Type", "text/plain; charset=utf-8")]
-        self._send(Response(bad.status, headers, body), "GET", "1.1", False)
+        send(self._socket, Response(bad.status, headers, body), "GET", "1.1", False)
         self._linger()
 
     def _linger(self) -> None:
@@ -291,130 +285,6 @@ class _Connection:
             self._socket.settimeout(LINGER_SECONDS)
             while self._socket.recv(COPY_BYTES) and time.monotonic() < deadline:
                 pass
-
-    def _send(self, response: Response, method: str, version: str, keep: bool) -> bool:
-        """Send the answer; returns whether the connection can be kept."""
-        body = response.body
-        try:
-            status = response.status
-            names = {name.lower() for name, _ in response.headers}
-            bodiless = method == "HEAD" or status in (204, 304) or status < 200
-            framing = ""
-            chunked = False
-            if isinstance(body, (bytes, FileSegment)):
-                length = len(body) if isinstance(body, bytes) else body.length
-                if "content-length" not in names and status not in (204, 304):
-                    framing = f"Content-Length: {length}\r\n"
-            elif "content-length" not in names and not bodiless:
-                chunked = version == "1.1"
-                keep = keep and chunked  # to HTTP/1.0 the end of the body is the end of the line
-                framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
-            try:
-                head = _head(status, response.headers, names, framing, keep, version)
-            except ValueError:
-                _log.exception("the handler's headers cannot be sent")
-                return self._send(Response(500), method, version, False)
-            if bodiless or body == b"":
-                self._socket.sendall(head)
-            elif isinstance(body, bytes):
-                if len(body) < COPY_BYTES:
-                    self._socket.sendall(head + body)
-                else:
-                    self._socket.sendall(head)
-                    self._socket.sendall(body)
-            elif isinstance(body, FileSegment):
-                self._socket.sendall(head)
-                self._send_file(body)
-            else:
-                self._socket.sendall(head)
-                keep = self._send_items(body, chunked) and keep
-            return keep
-        finally:
-            if not isinstance(body, bytes):
-                close = getattr(body, "close", None)
-                if close is not None:
-                    close()
-
-    def _send_items(self, items: Iterator[bytes], chunked: bool) -> bool:
-        """Send each item as it comes; False when the iterator failed, which the client learns
-        from a body that never ends properly."""
-        try:
-            for item in items:
-                if item:
-                    data = b"%x\r\n%b\r\n" % (len(item), item) if chunked else item
-                    self._socket.sendall(data)
-        except OSError:
-            raise
-        except Exception:
-            _log.exception("the body's iterator failed")
-            return False
-        if chunked:
-            self._socket.sendall(b"0\r\n\r\n")
-        return True
-
-    def _send_file(self, segment: FileSegment) -> None:
-        source, offset, left = segment.open(), segment.offset, segment.length
-        if isinstance(self._socket, ssl.SSLSocket):
-            while left:
-                data = os.pread(source, min(left, COPY_BYTES), offset)
-                if not data:
-                    raise ConnectionError("the file is shorter than its segment")
-                self._socket.sendall(data)
-                offset, left = offset + len(data), left - len(data)
-            return
-        target = self._socket.fileno()
-        writable = select.poll()
-        writable.register(target, select.POLLOUT)
-        while left:
-            try:
-                sent = os.sendfile(target, source, offset, min(left, SENDFILE_BYTES))
-            except BlockingIOError:
-                if not writable.poll(IO_SECONDS * 1000):
-                    raise TimeoutError("the client does not read") from None
-                continue
-            if not sent:
-                raise ConnectionError("the file is shorter than its segment")
-            offset, left = offset + sent, left - sent
-
-
-def _head(
-    status: int,
-    headers: list[tuple[str, str]],
-    names: set[str],
-    framing: str,
-    keep: bool,
-    version: str,
-) -> bytes:
-    parts = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n"]
-    for name, value in headers:
-        if "\r" in value or "\n" in value or "\0" in value:
-            raise ValueError(f"the value of header {name} contains a line end")
-        parts.append(f"{name}: {value}\r\n")
-    if "date" not in names:
-        parts.append(_date())
-    parts.append(framing)
-    if not keep:
-        parts.append("Connection: close\r\n")
-    elif version == "1.0":
-        parts.append("Connection: keep-alive\r\n")
-    parts.append("\r\n")
-    text = "".join(parts)
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode()
-
-
-_last_date = (0, "")
-
-
-def _date() -> str:
-    """The Date header, made once a second (making it costs as much as a small request)."""
-    global _last_date
-    now = int(time.time())
-    if _last_date[0] != now:
-        _last_date = (now, f"Date: {formatdate(now, usegmt=True)}\r\n")
-    return _last_date[1]
 
 
 def _wants_keep_alive(version: str, headers: Headers) -> bool:
