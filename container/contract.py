@@ -75,6 +75,7 @@ __all__ = [
     "INVOCATION_TIMEOUT_SECONDS",
     "METRICS_FILE",
     "MODEL_ARTIFACT",
+    "MODEL_MANIFEST",
     "NETWORK_INTERFACE",
     "ORIGINAL_MESSAGE_LIMIT_CHARACTERS",
     "OUTPUT_ARTIFACT",
@@ -127,6 +128,7 @@ EXIT_NOT_FOUND = 127
 EXIT_SIGKILL = 137
 EXIT_SIGTERM = 143
 MODEL_ARTIFACT = "model.tar.gz"
+MODEL_MANIFEST = "byoa.json"  # byoa's own, at the archive's root: which algorithm made the model
 OUTPUT_ARTIFACT = "output.tar.gz"
 
 # Stopping (TRAIN-150, HOST-03).

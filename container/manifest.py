@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from byoa.container.contract import MODEL_MANIFEST
 from byoa.container.errors import AlgorithmError
 
-MANIFEST = "byoa.json"
+MANIFEST = MODEL_MANIFEST
 VERSION = 1
 
 
@@ -39,7 +40,10 @@ class Manifest:
 
 def write_manifest(model_dir: Path, manifest: Manifest) -> None:
     """Write it whole or not at all: what is in model_dir at a kill is archived (TRAIN-136)."""
-    text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False)
+    # A line a member: a sample of many numbers stays on one.
+    members = (f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}"
+               for name, value in manifest.to_json().items())
+    text = "{\n" + ",\n".join(members) + "\n}\n"
     temporary = model_dir / f".{MANIFEST}.part"
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, model_dir / MANIFEST)

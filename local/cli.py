@@ -87,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `byoa logs | head` closes our output; say nothing and leave quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"byoa: {error.strerror}: {error.filename or args.command} [OS_ERROR]",
+              file=sys.stderr)
+        return 1
     return code
 
 

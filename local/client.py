@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -96,13 +97,23 @@ def record_path(home: Path) -> Path:
     return home / "server.json"
 
 
+def lock_path(home: Path) -> Path:
+    return home / "server.lock"
+
+
 def read_record(home: Path) -> dict[str, Any] | None:
-    """Address and process of the server that runs with `home`; None when none does."""
+    """Address and process of the server that runs with `home`; None when none does.
+
+    The server holds the lock for as long as it lives, so a record that a killed one left behind
+    is not believed, and its process number, which may be another's by now, is never used.
+    """
     try:
-        record: dict[str, Any] = json.loads(record_path(home).read_text())
-        os.kill(record["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError, ValueError, KeyError):
-        return None
-    except PermissionError:
+        with lock_path(home).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                record: dict[str, Any] = json.loads(record_path(home).read_text())
+                return record
+    except (FileNotFoundError, ValueError):
         pass
-    return record
+    return None

@@ -29,7 +29,7 @@ from byoa.local.api.sagemaker import ControlPlane
 from byoa.local.aws.logs import Logs
 from byoa.local.aws.metrics import Metrics
 from byoa.local.aws.services import AwsServices
-from byoa.local.client import STATUS_PATH, record_path
+from byoa.local.client import STATUS_PATH, lock_path, record_path
 from byoa.local.control.endpoint_configs import EndpointConfigs
 from byoa.local.control.endpoint_instances import Platform
 from byoa.local.control.endpoints import Endpoints
@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 STOP_JOBS_SECONDS = 10.0
 STOP_ENDPOINTS_SECONDS = 35.0
 STOP_CONNECTIONS_SECONDS = 5.0
+LOCK_ATTEMPTS, LOCK_SECONDS = 5, 0.1
 
 
 class Service:
@@ -174,17 +175,28 @@ def _listen(handler: object, settings: Settings, door: ProxyDoor) -> HttpServer:
 
 @contextlib.contextmanager
 def _only_server(home: Path) -> Iterator[None]:
-    """One server a state directory: two would run the same jobs."""
+    """One server a state directory: two would run the same jobs.
+
+    The lock is held until the process ends, however it ends; others tell by it whether a server
+    runs.
+    """
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "server.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with lock_path(home).open("w") as lock:
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # It may be a look at the lock that is over in a moment.
+                if attempt < LOCK_ATTEMPTS - 1:
+                    time.sleep(LOCK_SECONDS)
+        else:
             raise ByoaError(
                 "SERVER_RUNNING",
                 f"another server is starting or running with {home}",
                 remedy="see `byoa status`, or use another --home",
-            ) from None
+            )
+        record_path(home).unlink(missing_ok=True)  # of a server that was killed
         yield
 
 

@@ -59,6 +59,12 @@ class Settings:
                 ) from None
         values.update({name: value for name, value in overrides.items() if value is not None})
         settings = cls(**values)
+        if not 0 <= settings.port <= 65535:
+            raise ByoaError(
+                "SETTING_INVALID",
+                f"port {settings.port} does not exist",
+                expected="0 (a free one) to 65535",
+            )
         object.__setattr__(settings, "home", Path(settings.home).expanduser().absolute())
         return settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 from byoa.container.contract import (
     ALGORITHM_VARIABLE,
     BASE_DIR_VARIABLE,
+    HOMOGENEOUS_GROUP,
+    MODEL_MANIFEST,
     PORT_VARIABLE,
     ChannelConfig,
     InputDataConfig,
@@ -23,7 +26,7 @@ from byoa.container.contract import (
     write_hyperparameters,
 )
 from byoa.container.errors import ByoaError
-from byoa.local.commands.options import command
+from byoa.local.commands.options import add_home, command, settings
 
 
 def add(commands: Any) -> None:
@@ -55,6 +58,7 @@ def add(commands: Any) -> None:
     )
     serve.add_argument("model", type=Path, nargs="?", default=Path("model"),
                        help="what training saved: a folder or a model.tar.gz (model)")
+    add_home(serve)
     serve.add_argument("--port", type=int, default=8080, help="port to listen on (8080)")
     serve.add_argument(
         "--algorithm", help="a file or module:Class, where the model names one that is not here"
@@ -71,57 +75,90 @@ def run_train(args: argparse.Namespace) -> int:
             "CHANNEL_UNKNOWN", f"--content-type names channels that are not given: {unknown}",
             expected=f"one of {sorted(channels)}",
         )
-    if args.model.exists() and any(args.model.iterdir()):
-        raise ByoaError(
-            "MODEL_EXISTS", f"{args.model} is not empty",
-            remedy="remove it, or choose another folder with --model",
-        )
+    environment = algorithm_environment(args.algorithm)
     with tempfile.TemporaryDirectory(prefix="byoa-train-") as base:
         layout = Layout(Path(base))
         layout.create()
         for name, path in channels.items():
             _link_channel(layout, name, Path(path))
+        _check_replaceable(args.model)
         write_hyperparameters(layout, hyperparameters)
         InputDataConfig(
             {name: ChannelConfig(content_type=types.get(name, types.get(""))) for name in channels}
         ).write(layout)
-        group = InstanceGroup("homogeneousCluster", "local", ("algo-1",))
+        group = InstanceGroup(HOMOGENEOUS_GROUP, "local", ("algo-1",))
         ResourceConfig.for_host("algo-1", [group]).write(layout)
-        code = _run_box("train", layout, algorithm_environment(args.algorithm))
-        if any(layout.model.iterdir()):
-            shutil.copytree(layout.model, args.model, dirs_exist_ok=True)
+        code = _train_in(layout, environment)
+        if code == 0:
+            _replace(args.model, layout.model)
             print(f"model: {args.model}", flush=True)
     return code
 
 
+def _train_in(layout: Layout, extra: Mapping[str, str]) -> int:
+    """The container's entrypoint as a supervised child with this terminal's output."""
+    from byoa.container.supervisor import run
+
+    ended = run(
+        [sys.executable, "-m", "byoa.container", "train"],
+        env=_environment(layout, extra),
+        on_line=lambda line: print(line, flush=True),
+    )
+    return ended.code
+
+
+def _check_replaceable(model: Path) -> None:
+    """An earlier model gives way to a new one; anything else in its place is the user's."""
+    if not model.exists() or (model.is_dir() and not any(model.iterdir())):
+        return
+    if not (model / MODEL_MANIFEST).is_file():
+        raise ByoaError(
+            "MODEL_EXISTS", f"{model} is there and is no model that byoa saved",
+            expected=f"a folder that does not exist, is empty, or has a {MODEL_MANIFEST}",
+            remedy="choose another folder with --model",
+        )
+
+
+def _replace(model: Path, trained: Path) -> None:
+    """Copy beside the old model first, so that there is a whole one at any moment but one."""
+    part = model.with_name(f".{model.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(trained, part)
+    if model.exists():
+        shutil.rmtree(model)
+    part.rename(model)
+
+
 def run_serve(args: argparse.Namespace) -> int:
+    """Becomes the inference server: signals and the terminal are its own."""
     if not args.model.exists():
         raise ByoaError(
             "MODEL_MISSING", f"{args.model} does not exist",
             remedy="train one with `byoa train`, or name a model folder or model.tar.gz",
         )
     extra = algorithm_environment(args.algorithm) if args.algorithm else _search_path(Path.cwd())
-    with tempfile.TemporaryDirectory(prefix="byoa-serve-") as base:
-        layout = Layout(Path(base))
-        if args.model.is_dir():
-            layout.model.symlink_to(args.model.resolve())
-        else:
-            from byoa.local.storage.archives import extract
+    source = args.model.resolve()
+    # A place that the next `byoa serve` of the same model takes again: nobody is left to clear up.
+    name = hashlib.sha256(f"{source}:{args.port}".encode()).hexdigest()[:16]
+    base = settings(args).home / "serve" / name
+    layout = Layout(base)
+    shutil.rmtree(base, ignore_errors=True)
+    base.mkdir(parents=True)
+    if source.is_dir():
+        layout.model.symlink_to(source)
+    else:
+        from byoa.local.storage.archives import extract
 
-            extract(args.model, layout.model)
-        return _run_box("serve", layout, extra | {PORT_VARIABLE: str(args.port)})
-
-
-def _run_box(verb: str, layout: Layout, extra: Mapping[str, str]) -> int:
-    """The container's entrypoint as a supervised child with this terminal's output."""
-    from byoa.container.supervisor import run
-
-    ended = run(
-        [sys.executable, "-m", "byoa.container", verb],
-        env={**os.environ, **extra, BASE_DIR_VARIABLE: str(layout.root), "PYTHONUNBUFFERED": "1"},
-        on_line=lambda line: print(line, flush=True),
+        extract(source, layout.model)
+    environment = _environment(layout, extra | {PORT_VARIABLE: str(args.port)})
+    sys.stdout.flush()
+    os.execve(  # noqa: S606 - an argv of our own, never a shell
+        sys.executable, [sys.executable, "-m", "byoa.container", "serve"], environment
     )
-    return ended.code
+
+
+def _environment(layout: Layout, extra: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, **extra, BASE_DIR_VARIABLE: str(layout.root), "PYTHONUNBUFFERED": "1"}
 
 
 def algorithm_environment(spec: str) -> dict[str, str]:

@@ -154,7 +154,8 @@ def _describe_endpoint(server: Client, name: str) -> dict[str, Any]:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> ByoaError:
-    near = difflib.get_close_matches(name, known, 1, 0.4)
+    lower = {each.lower(): each for each in known}
+    near = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, 1, 0.5)]
     remedy = f"did you mean {near[0]!r}?" if near else (
         f"there are: {', '.join(known[-10:])}" if known else f"there is no {kind} yet"
     )

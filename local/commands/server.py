@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from byoa.container.errors import ByoaError
@@ -19,6 +20,7 @@ from byoa.local.commands.options import add_home, add_json, command, settings
 DETACH_SECONDS = 20.0
 # The server stops its endpoints (30 s each at most, together) and jobs before it leaves.
 DOWN_SECONDS = 60.0
+LEFT_SECONDS = 10.0  # that containers of a killed server have to stop
 
 
 def add(commands: Any) -> None:
@@ -82,11 +84,12 @@ def _detach(args: argparse.Namespace, chosen: Any) -> int:
         lambda: client.read_record(chosen.home) if child.poll() is None else {}, DETACH_SECONDS
     )
     if not record:
-        tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-10:])
+        tail = log.read_text(errors="replace").splitlines()[-10:]
+        print("\n".join(tail), file=sys.stderr)
         raise ByoaError(
             "SERVER_NOT_STARTED",
-            f"the server did not start (exit code {child.poll()}):\n{tail}",
-            remedy=f"see {log}",
+            f"the server did not start; it ended with exit code {child.poll()}",
+            remedy=f"see the lines above, from {log}",
         )
     print(f"{record['url']}  process {record['pid']}  log {log}")
     return 0
@@ -108,6 +111,14 @@ def run_down(args: argparse.Namespace) -> int:
     record = client.read_record(home)
     if record is None:
         print(f"no local SageMaker runs with {home}")
+        left = _left_containers(home)
+        for container in left:
+            container.terminate()
+        end = time.monotonic() + LEFT_SECONDS
+        for container in left:
+            container.stop(max(0.0, end - time.monotonic()))
+        if left:
+            print(f"stopped {len(left)} containers that an earlier one left running")
         return 0
     pid = record["pid"]
     os.kill(pid, signal.SIGTERM)
@@ -119,6 +130,23 @@ def run_down(args: argparse.Namespace) -> int:
         )
     print(f"stopped process {pid}")
     return 0
+
+
+def _left_containers(home: Path) -> list[Any]:
+    """Containers of a killed server that still run."""
+    if not (home / "containers").is_dir():
+        return []
+    from byoa.local.runners.images import Images
+    from byoa.local.runners.process import ProcessRunner
+    from byoa.local.storage.state import State
+
+    state = State(home / "state.sqlite")
+    try:
+        runner = ProcessRunner(Images(state), home)
+        found = (runner.adopt({"name": each.name}) for each in (home / "containers").iterdir())
+        return [each for each in found if each is not None and each.wait(0) is None]
+    finally:
+        state.close()
 
 
 def run_status(args: argparse.Namespace) -> int:
@@ -139,6 +167,9 @@ def run_status(args: argparse.Namespace) -> int:
         )
     else:
         print(f"not running (home {chosen.home}); start it with `byoa up`")
+        if left := len(_left_containers(chosen.home)):
+            print(f"{left} containers of an earlier one still run: `byoa up` takes them over,"
+                  " `byoa down` stops them")
     return 0 if record else 1
 
 

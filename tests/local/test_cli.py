@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,87 @@ def test_a_server_in_the_background_comes_and_goes(
     after = byoa("status", *home, environment=clean_environment)
     assert after.returncode == 1
     assert "not running" in after.stdout
+
+
+def test_the_record_of_a_killed_server_is_not_believed(
+    new_sagemaker: Any, clean_environment: dict[str, str]
+) -> None:
+    """Its process number may be another's by now, which `down` must not touch."""
+    server = new_sagemaker()
+    server.kill()
+    record = server.home / "server.json"
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        record.write_text(json.dumps({"pid": stranger.pid, "url": server.url}))
+        status = server.byoa("status")
+        assert status.returncode == 1
+        assert "not running" in status.stdout
+        assert server.byoa("down").returncode == 0
+        assert stranger.poll() is None
+        server.start()
+        assert server.byoa("status").returncode == 0
+    finally:
+        stranger.kill()
+        stranger.wait(10)
+
+
+def test_containers_that_a_killed_server_left_are_told_and_stopped(
+    new_sagemaker: Any, training_request: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sleeper"
+    folder.mkdir()
+    (folder / "sleeper.py").write_text(
+        "import time\nfrom byoa.algorithms import Algorithm\n"
+        "class Sleeper(Algorithm):\n"
+        "    def train(self, run):\n"
+        "        while not run.stopping: time.sleep(0.05)\n"
+        "    def load(self, model_dir, device): return None\n"
+        "    def predict(self, model, records): return records\n"
+    )
+    server = new_sagemaker()
+    assert server.byoa("image", "add", "sleeper", str(folder)).returncode == 0
+    server.client("s3").create_bucket(Bucket="tests")
+    server.client("sagemaker").create_training_job(**training_request(
+        "sleeps",
+        AlgorithmSpecification={"TrainingImage": "sleeper", "TrainingInputMode": "File"},
+    ))
+    end = time.monotonic() + 20
+    while not list(server.home.glob("containers/*/child.json")) and time.monotonic() < end:
+        time.sleep(0.05)
+    server.kill()
+    assert "1 containers of an earlier one still run" in server.byoa("status").stdout
+    assert "stopped 1 containers" in server.byoa("down").stdout
+    assert "still run" not in server.byoa("status").stdout
+    server.start()
+    jobs = server.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    assert [job["TrainingJobStatus"] for job in jobs] != ["InProgress"] or _ends(server)
+
+
+def _ends(server: Any) -> bool:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        jobs = server.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+        if jobs[0]["TrainingJobStatus"] != "InProgress":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (("up", "--port", "99999"), "port 99999 does not exist"),
+        (("up", "--home", "/proc/nope", "--detach"), "[OS_ERROR]"),
+        (("status", "--home", "/dev/null"), "[OS_ERROR]"),
+    ],
+)
+def test_what_the_system_refuses_is_an_error_of_one_line(
+    argv: tuple[str, ...], text: str, clean_environment: dict[str, str]
+) -> None:
+    ran = byoa(*argv, environment=clean_environment)
+    assert ran.returncode == 1
+    assert text in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_bad_setting_names_its_variable(

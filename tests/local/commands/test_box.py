@@ -44,14 +44,8 @@ def test_a_file_is_trained_and_its_model_served(
     assert manifest["algorithm"] == "mine:NearestCentroid"
     assert manifest["hyperparameters"]["metric"] == "cosine"
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "byoa.local.cli", "serve", "model", "--port", str(port)],
-        env=clean_environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )
+    port = _free_port()
+    server = _serve(port, folder, clean_environment)
     try:
         _await_ping(port, server)
         request = urllib.request.Request(
@@ -69,6 +63,22 @@ def test_a_file_is_trained_and_its_model_served(
     assert server.returncode == 0, output
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _serve(port: int, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "byoa.local.cli", "serve", "model", "--port", str(port),
+         "--home", str(folder / "state")],
+        env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )
+
+
 def _await_ping(port: int, server: Any) -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end and server.poll() is None:
@@ -81,7 +91,45 @@ def _await_ping(port: int, server: Any) -> None:
     raise AssertionError(server.communicate()[0])
 
 
-def test_a_model_that_is_there_already_is_not_overwritten(
+def test_an_earlier_model_gives_way_to_a_new_one_but_not_to_a_failed_run(
+    folder: Path, clean_environment: dict[str, str]
+) -> None:
+    command = ("train", "mine.py", "--channel", "train=digits.csv")
+    for metric in ("l2", "cosine"):
+        ran = byoa(*command, "-p", f"metric={metric}", environment=clean_environment, cwd=folder)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        manifest = json.loads((folder / "model" / "byoa.json").read_text())
+        assert manifest["hyperparameters"]["metric"] == metric
+    failed = byoa(*command, "-p", "metric=l3", environment=clean_environment, cwd=folder)
+    assert failed.returncode == 1
+    assert "model:" not in failed.stdout
+    manifest = json.loads((folder / "model" / "byoa.json").read_text())
+    assert manifest["hyperparameters"]["metric"] == "cosine"
+
+
+def test_a_killed_server_leaves_no_worker_behind(
+    folder: Path, clean_environment: dict[str, str]
+) -> None:
+    ran = byoa("train", "mine.py", "--channel", "train=digits.csv",
+               environment=clean_environment, cwd=folder)
+    assert ran.returncode == 0
+    port = _free_port()
+    server = _serve(port, folder, clean_environment)
+    try:
+        _await_ping(port, server)
+    finally:
+        server.kill()
+        server.communicate(timeout=10)
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("something still listens")
+
+
+def test_what_is_no_model_is_not_overwritten(
     folder: Path, clean_environment: dict[str, str]
 ) -> None:
     (folder / "model").mkdir()
