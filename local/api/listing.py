@@ -1,13 +1,14 @@
 """One page of a List operation: filters, order, and a token that survives inserted rows.
 
 The token holds the sort position of the page's last row, not a count: rows that come or go between
-two pages neither shift nor repeat the others (WIRE-10).
+two pages neither shift nor repeat the others (WIRE-10). It is good for the same filters and order.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def page(
         return [_SORT_KEYS[sort_by](row), row.name]  # the name makes the order total
 
     matching.sort(key=position, reverse=order == "Descending")
-    query = [result_key, sort_by, order]
+    query = _fingerprint(result_key, sort_by, order, request)
     if "NextToken" in request:
         last = _read_token(request["NextToken"], query)
         descending = order == "Descending"
@@ -99,19 +100,26 @@ def _refuse_unknown(request: Mapping[str, Any]) -> None:
         )
 
 
-def _write_token(query: Sequence[str], position: Sequence[Any]) -> str:
-    text = json.dumps([*query, *position], separators=(",", ":"))
+def _fingerprint(result_key: str, sort_by: str, order: str, request: Mapping[str, Any]) -> str:
+    """What a listing's pages have in common; their size may differ."""
+    filters = {name: request[name] for name in _FILTERS if name in request}
+    text = json.dumps([result_key, sort_by, order, filters], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write_token(query: str, position: Sequence[Any]) -> str:
+    text = json.dumps([query, *position], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode("ascii")
 
 
-def _read_token(token: str, query: Sequence[str]) -> list[Any]:
+def _read_token(token: str, query: str) -> list[Any]:
     try:
         parts = json.loads(base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error):
         raise _bad_token(token) from None
-    if not isinstance(parts, list) or len(parts) != 5 or parts[:3] != list(query):
+    if not isinstance(parts, list) or len(parts) != 3 or parts[0] != query:
         raise _bad_token(token)
-    return parts[3:]
+    return parts[1:]
 
 
 def _bad_token(token: str) -> ValidationException:

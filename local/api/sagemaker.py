@@ -5,9 +5,11 @@ What is not run here is refused by name, except the pure records of `RECORDS`, w
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from byoa.container.errors import ByoaError
@@ -143,10 +145,8 @@ class ControlPlane:
             return json_response(model, run(caller, asked))
         output = self._hold.describe(
             name,
-            asked,
             lambda: run(caller, dict(asked)),  # an operation may edit what it is given
             user_agent=request.headers.get("user-agent") or "",
-            address=str(request.client[0]),
             immediate=request.headers.get(HEADER) == "0",
         )
         return json_response(model, output)
@@ -159,23 +159,40 @@ class ControlPlane:
         return kind in _RECORD_KINDS
 
     def _not_run(self, name: str) -> UnknownOperation:
-        known = {*self._operations, *RECORDS}
-        close = service_model.nearest(name, known)
-        # CreateProcessingJob is nearest to CreateTrainingJob by its verb, if by nothing else.
-        verb = next((v for v in _VERBS if name.startswith(v)), "")
-        alike = close or sorted(n for n in self._operations if verb and n.startswith(verb))
-        nearest = f"nearest that is: {', '.join(alike)}; " if alike else ""
-        return UnknownOperation(
-            f"{name} is not run by this server; {nearest}"
-            f"run here: {', '.join(self.operation_names)}"
+        alike = _alike(name, {*self._operations, *RECORDS})
+        hint = (
+            f"nearest that is: {', '.join(alike)}"
+            if alike
+            else 'see the table "What runs, and what is refused" in byoa\'s README'
         )
+        return UnknownOperation(f"{name} is not run by this server; {hint}")
 
 
-_VERBS = ("Create", "Describe", "List", "Update", "Delete", "Stop", "Start", "Invoke")
 _RECORD_KINDS = (
     "experiment", "experiment-trial", "experiment-trial-component", "model-package-group",
     "model-card", "domain", "notebook-instance-lifecycle-config",
 )
+
+
+_VERB = re.compile(r"(?:Batch)?[A-Z][a-z]+")
+_ALIKE = 0.65  # of the whole names …
+_NOUNS_ALIKE = 0.55  # … and without their verbs, which alone would make any two Describes alike
+
+
+def _alike(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three of `known` whose verb and noun together resemble `name`'s, best first."""
+    noun = _VERB.sub("", name, count=1)
+    ratios = {
+        other: _ratio(name, other)
+        for other in known
+        if _ratio(noun, _VERB.sub("", other, count=1)) >= _NOUNS_ALIKE
+    }
+    close = [other for other, ratio in ratios.items() if ratio >= _ALIKE]
+    return sorted(close, key=lambda other: (-ratios[other], other))[:3]
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _unrecognised(name: str) -> UnknownOperation:

@@ -111,11 +111,22 @@ def test_a_token_that_no_page_gave_is_refused(token):
         _page(ROWS, NextToken=token)
 
 
-def test_a_token_of_another_order_is_refused():
+@pytest.mark.parametrize("other", [
+    {"SortBy": "Name"}, {"SortOrder": "Ascending"}, {"NameContains": "e-1"}, {"NameContains": "e"},
+    {"CreationTimeAfter": 1001.0}, {"StatusEquals": "Failed"}, {}])
+def test_a_token_of_other_filters_or_another_order_is_refused(other):
+    """WIRE-06, WIRE-10."""
+    token = _page(ROWS, NameContains="e-", CreationTimeAfter=1000.0)["NextToken"]
+    with pytest.raises(ValidationException, match='Invalid pagination token because "'):
+        _page(ROWS, NextToken=token, **other)
+
+
+def test_a_page_may_be_of_another_size_and_name_its_defaults():
     """WIRE-10."""
-    token = _page(ROWS)["NextToken"]
-    with pytest.raises(ValidationException, match="Invalid pagination token"):
-        _page(ROWS, NextToken=token, SortBy="Name")
+    token = _page(ROWS, NameContains="e-")["NextToken"]
+    answer = _page(ROWS, NextToken=token, NameContains="e-", MaxResults=3,
+                   SortBy="CreationTime", SortOrder="Descending")
+    assert _names(answer) == ["e-14", "e-13", "e-12"]
 
 
 def test_a_filter_that_is_not_applied_is_refused_by_name():

@@ -88,12 +88,39 @@ def test_constraints_that_boto_leaves_to_the_service_are_checked(serve_wire):
     assert not ran
 
 
-def test_an_operation_that_is_not_run_is_refused_with_the_nearest(serve_wire, training_request):
-    client = serve_wire({"CreateTrainingJob": lambda *a: {}}).client("sagemaker")
-    response = _error(client.describe_training_job, TrainingJobName="j")
-    assert response["Error"]["Code"] == "UnknownOperationException"
-    assert "DescribeTrainingJob is not run by this server" in response["Error"]["Message"]
-    assert "CreateTrainingJob" in response["Error"]["Message"]
+_RUN = ("CreateTrainingJob", "ListTrainingJobs", "DescribeTrainingJob", "StopTrainingJob",
+        "CreateModel", "DescribeModel", "CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint",
+        "DescribeEndpoint")
+
+
+@pytest.mark.parametrize(("name", "body", "hint"), [
+    ("DescribeProcessingJob", {"ProcessingJobName": "j"},
+     "nearest that is: DescribeTrainingJob"),
+    ("StopTransformJob", {"TransformJobName": "j"}, "nearest that is: StopTrainingJob"),
+    ("ListTransformJobs", {}, "nearest that is: ListTrainingJobs"),
+    # Alike by their verbs only: nothing is named.
+    ("DescribePipeline", {"PipelineName": "p"}, None),
+    ("DescribeImage", {"ImageName": "i"}, None),
+    ("ListClusters", {}, None),
+])
+def test_an_operation_that_is_not_run_is_refused_with_what_resembles_it(
+        serve_wire, name, body, hint):
+    wire = serve_wire(dict.fromkeys(_RUN, lambda *a: {}))
+    answer = requests.post(wire.url, json=body, timeout=10,
+                           headers={"X-Amz-Target": f"SageMaker.{name}"}).json()
+    assert answer["__type"] == "UnknownOperationException"
+    table = 'see the table "What runs, and what is refused" in byoa\'s README'
+    assert answer["message"] == f"{name} is not run by this server; {hint or table}"
+
+
+def test_at_most_three_operations_are_named(serve_wire):
+    wire = serve_wire(dict.fromkeys(_RUN, lambda *a: {}))
+    answer = requests.post(
+        wire.url, timeout=10, json={"ModelPackageGroupName": "g"},
+        headers={"X-Amz-Target": "SageMaker.DeleteModelPackageGroup"}).json()
+    assert answer["message"].endswith(
+        "nearest that is: CreateModelPackageGroup, DescribeModelPackageGroup, "
+        "ListModelPackageGroups")
 
 
 @pytest.mark.parametrize(("target", "word"), [
