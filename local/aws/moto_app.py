@@ -66,11 +66,11 @@ class Moto:
             for service in ("sts", "iam", "logs", "cloudwatch"):
                 _backends(service)
 
-    def backend(self, service: str, region: str) -> Any:
+    def backend(self, service: str, region: str, *, account: str = "") -> Any:
         """moto's own backend object of a regional service; use it under `lock(service)`."""
         with self._load:
             _application()
-            return _backends(service)[self.account][region]
+            return _backends(service)[account or self.account][region]
 
     def lock(self, service: str) -> AbstractContextManager[Any]:
         """moto's collections are plain dicts and lists: one caller of a service at a time."""
@@ -149,13 +149,13 @@ class Moto:
         environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
         environ.pop("HTTP_CONTENT_LENGTH", None)
         environ["CONTENT_LENGTH"] = str(len(body))
-        if (account := self._account(request)) != MOTO_ACCOUNT:
+        if (account := self.account_of(request)) != MOTO_ACCOUNT:
             environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
         else:
             environ.pop("HTTP_X_MOTO_ACCOUNT_ID", None)
         return environ
 
-    def _account(self, request: Request) -> str:
+    def account_of(self, request: Request) -> str:
         """The account of the access key, if moto gave it out (AssumeRole); otherwise ours."""
         from moto.iam.models import get_account_id_from
 

@@ -1,4 +1,4 @@
-"""Every AWS service but SageMaker and S3: the identity facade first, then moto."""
+"""Every AWS service but SageMaker and S3: identities and log searches here, the rest is moto's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from byoa.local.api.serialization import request_id
+from byoa.local.aws import log_search
 from byoa.local.aws.errors import error_response
 from byoa.local.aws.identity import Identity, parameters
 from byoa.local.aws.moto_app import Moto, access_key
@@ -57,4 +58,9 @@ class AwsServices:
             if content is not None:
                 headers = [("Content-Type", "text/xml"), ("x-amzn-RequestId", request_id())]
                 return Response(status=200, headers=headers, body=content)
+        if request.headers.get("x-amz-target") == log_search.TARGET:
+            try:
+                return log_search.filter_log_events(self.moto, request, body, caller.region)
+            except AwsError as error:
+                return error_response(request, error)
         return self.moto.handle(request, service, body)

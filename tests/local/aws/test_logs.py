@@ -163,12 +163,3 @@ def test_groups_and_streams_are_deleted_once_or_twice(wire, logs, job):
     logs.delete_group(CALLER, group)
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         client.describe_log_streams(logGroupName=group)
-
-
-def test_events_are_found_by_filter(wire, logs, job):
-    """clients: ModelBuilder reads endpoints' logs with FilterLogEvents."""
-    group = f"/aws/sagemaker/Endpoints/{job}"
-    now = time.time()
-    logs.append(CALLER, group, "AllTraffic/i-1", [(now, "all well"), (now, "ERROR: no")])
-    found = wire.client("logs").filter_log_events(logGroupName=group, filterPattern="ERROR")
-    assert [event["message"] for event in found["events"]] == ["ERROR: no"]
