@@ -57,12 +57,26 @@ VARIABLES = (
     "CURL_CA_BUNDLE",
     "SAGEMAKER_USER_CONFIG_OVERRIDE",
 )
+# Names of the variables whose earlier values the shell keeps as `BYOA_SAVED_<NAME>`; that it is set
+# at all, if to nothing, tells that what the others hold is ours.
+SAVED = "BYOA_SAVED"
 _ACCESS_KEY = "byoalocalaccesskey"  # dummies: any are accepted, and none leave the machine
 _SECRET_KEY = "byoalocalsecretkey"  # noqa: S105
 _NO_PROXY = "127.0.0.1,localhost,::1"
+_NAME = re.compile(r"\w+", re.ASCII)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
-__all__ = ["SHELLS", "UNSET", "VARIABLES", "ca_directory", "shell_exports", "write"]
+__all__ = [
+    "SAVED",
+    "SHELLS",
+    "UNSET",
+    "VARIABLES",
+    "ca_directory",
+    "shell_exports",
+    "shell_restore",
+    "users",
+    "write",
+]
 
 
 def ca_directory(settings: Settings) -> Path:
@@ -78,14 +92,14 @@ def write(
 ) -> dict[str, str]:
     """Write the files under `$BYOA_HOME` and return the variables that name them.
 
-    `environ` is the user's: a CA bundle that it names is kept in ours.
+    `environ` is the user's: a CA bundle that it names, or named before, is kept in ours.
     """
     # An address to listen on is not always one to connect to.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     authority = Authority(ca_directory(settings))
     bundle = ca_directory(settings) / "bundle.pem"
-    _write(bundle, _bundle(authority.certificate, bundle, environ))
+    _write(bundle, _bundle(authority.certificate, bundle, users(environ)))
     directory = settings.home / "aws"
     config, credentials = directory / "config", directory / "credentials"
     # `aws configure get region` reads this file only, never the variable.
@@ -124,26 +138,83 @@ def write(
     }
 
 
-def shell_exports(variables: Mapping[str, str], shell: str) -> str:
+def shell_exports(
+    variables: Mapping[str, str], shell: str, environ: Mapping[str, str] = os.environ
+) -> str:
     """The variables as text for `eval` in "sh", "bash" (any POSIX shell) or "fish", or as "json".
 
-    The shells' forms also unset what would win over them (`UNSET`).
+    The shells' forms also unset what would win over them (`UNSET`), and first keep what `environ`
+    has of both for `shell_restore`. The shell copies it: no value, such as a key, is in the text.
     """
     if shell == "json":
         return json.dumps(dict(variables), indent=2) + "\n"
-    if shell == "fish":
-        lines = [f"set -e {name}" for name in UNSET]
+    saved = _saved(environ)
+    # On top of our own variables, only what we unset can be the user's.
+    theirs = UNSET if SAVED in environ else (*UNSET, *VARIABLES)
+    save = [name for name in theirs if name in environ]
+    names = " ".join(dict.fromkeys([*saved, *save]))
+    if _syntax(shell) == "fish":
+        lines = [f'set -gx {SAVED}_{name} "${name}"' for name in save]
+        lines += [f"set -gx {SAVED} {_fish_quote(names)}"]
+        lines += [f"set -e {name}" for name in UNSET]
         lines += [f"set -gx {name} {_fish_quote(value)}" for name, value in variables.items()]
-    elif shell in ("sh", "bash"):
-        lines = [f"unset {' '.join(UNSET)}"]
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     else:
+        lines = [f'export {SAVED}_{name}="${name}"' for name in save]
+        lines += [f"export {SAVED}={shlex.quote(names)}", f"unset {' '.join(UNSET)}"]
+        lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return _text(lines)
+
+
+def shell_restore(shell: str, environ: Mapping[str, str] = os.environ) -> str:
+    """What takes `shell_exports` back in "sh", "bash" or "fish": earlier values, the rest unset.
+
+    Nothing where `environ` does not have them: its variables are the user's.
+    """
+    fish = _syntax(shell) == "fish"
+    if SAVED not in environ:
+        return ""
+    saved = _saved(environ)
+    gone = [name for name in VARIABLES if name not in saved]
+    kept = [name for name in environ if name.startswith(f"{SAVED}_") and _NAME.fullmatch(name)]
+    if fish:
+        lines = [f'set -gx {name} "${SAVED}_{name}"' for name in saved]
+        lines += [f"set -e {name}" for name in (*gone, *kept, SAVED)]
+    else:
+        lines = [f'export {name}="${SAVED}_{name}"' for name in saved]
+        lines += [f"unset {' '.join([*gone, *kept, SAVED])}"]
+    return _text(lines)
+
+
+def users(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` as it was before `shell_exports` was evaluated in it, if it was."""
+    if SAVED not in environ:
+        return dict(environ)
+    before = {
+        name: value
+        for name, value in environ.items()
+        if name not in VARIABLES and name != SAVED and not name.startswith(f"{SAVED}_")
+    }
+    return before | {name: environ[f"{SAVED}_{name}"] for name in _saved(environ)}
+
+
+def _saved(environ: Mapping[str, str]) -> list[str]:
+    """The variables of which `environ` keeps an earlier value."""
+    names = environ.get(SAVED, "").split()
+    return [name for name in (*UNSET, *VARIABLES) if name in names and f"{SAVED}_{name}" in environ]
+
+
+def _syntax(shell: str) -> str:
+    if shell not in ("sh", "bash", "fish"):
         raise UnsupportedError(
             "SHELL_UNKNOWN",
             f"no exports for shell {shell!r}",
             expected=f"one of {', '.join(SHELLS)}",
             remedy="take sh for any POSIX shell such as zsh or dash",
         )
+    return "fish" if shell == "fish" else "sh"
+
+
+def _text(lines: list[str]) -> str:
     # The semicolons keep an eval without quotes right, which joins the lines.
     return ";\n".join(lines) + ";\n"
 

@@ -178,8 +178,7 @@ def run_env(args: argparse.Namespace) -> int:
     from byoa.local import environment
 
     if args.unset:
-        names = " ".join(environment.VARIABLES)
-        print(f"set --erase {names}" if args.shell == "fish" else f"unset {names}")
+        print(environment.shell_restore(args.shell), end="")
         return 0
     found = client.Client.find(chosen.home, chosen.region)
     port = int(found.url.rsplit(":", 1)[1])

@@ -16,7 +16,15 @@ import pytest
 
 from byoa.container.errors import UnsupportedError
 from byoa.local.api.certificates import Authority
-from byoa.local.environment import UNSET, VARIABLES, shell_exports, write
+from byoa.local.environment import (
+    SAVED,
+    UNSET,
+    VARIABLES,
+    shell_exports,
+    shell_restore,
+    users,
+    write,
+)
 from byoa.local.settings import Settings
 
 
@@ -130,3 +138,102 @@ def test_json_is_the_variables(variables):
 def test_an_unknown_shell_is_refused_with_the_nearest(variables):
     with pytest.raises(UnsupportedError, match="sh for any POSIX shell"):
         shell_exports(variables, "tcsh")
+
+
+USERS = {"AWS_PROFILE": "work", "AWS_SESSION_TOKEN": "it's \"secret\" $HOME `x`  \\",
+         "HTTPS_PROXY": "http://me:pw@proxy.example:3128", "AWS_REGION": "", "EDITOR": "vi"}
+
+
+def _round(program, script, environ, tmp_path):
+    """The environment that `script` leaves, where `byoa` stands for the real printing program."""
+    printer = tmp_path / "printer.py"
+    printer.write_text(
+        "import pathlib, sys\n"
+        "from byoa.local.environment import shell_exports, shell_restore, write\n"
+        "from byoa.local.settings import Settings\n"
+        "what, shell, region = sys.argv[1:]\n"
+        f"home = pathlib.Path({str(tmp_path / 'home')!r})\n"
+        "print(shell_restore(shell) if what == 'restore' else\n"
+        "      shell_exports(write(Settings(home=home), 4567, region), shell))\n")
+    fish = Path(program).name == "fish"
+    for what, region in (("exports", "eu-west-2"), ("exports", "eu-west-3"), ("restore", "-")):
+        call = f"{sys.executable} {printer} {what} {'fish' if fish else 'sh'} {region}"
+        script = script.replace(
+            f"<{what} {region}>", f"eval ({call})" if fish else f'eval "$({call})"')
+    done = subprocess.run([program, "-c", script + "\nenv -0"], capture_output=True, timeout=60,
+                          env={"PATH": os.environ["PATH"], **environ})
+    assert done.stderr == b""
+    seen = dict(item.split("=", 1) for item in done.stdout.decode().split("\0") if item)
+    return {name: value for name, value in seen.items()
+            if name not in ("PATH", "PWD", "SHLVL", "_", "OLDPWD", "HOME", "USER", "LC_CTYPE")}
+
+
+@pytest.fixture(params=["sh", "bash", "zsh", "fish"])
+def shell(request):
+    program = shutil.which(request.param)
+    if program is None:
+        pytest.skip(f"{request.param} is not installed")
+    return program
+
+
+def test_what_was_overwritten_is_restored_and_the_rest_unset(shell, tmp_path):
+    assert _round(shell, "<exports eu-west-2>\n<restore ->", USERS, tmp_path) == USERS
+
+
+def test_evaluating_twice_saves_the_user_s_values_not_ours(shell, tmp_path):
+    script = "<exports eu-west-2>\n<exports eu-west-3>"
+    twice = _round(shell, script, USERS, tmp_path)
+    assert twice["AWS_REGION"] == "eu-west-3"
+    assert twice["BYOA_SAVED_HTTPS_PROXY"] == USERS["HTTPS_PROXY"]
+    assert "AWS_PROFILE" not in twice
+    assert _round(shell, f"{script}\n<restore ->", USERS, tmp_path) == USERS
+
+
+def test_evaluating_twice_over_nothing_restores_nothing(shell, tmp_path):
+    script = "<exports eu-west-2>\n<exports eu-west-3>\n<restore ->"
+    assert _round(shell, script, {"EDITOR": "vi"}, tmp_path) == {"EDITOR": "vi"}
+
+
+def test_what_the_user_sets_after_the_first_evaluation_is_saved_by_the_second(tmp_path):
+    script = "<exports eu-west-2>\nexport AWS_PROFILE=later\n<exports eu-west-3>\n<restore ->"
+    assert _round(shutil.which("sh"), script, {}, tmp_path) == {"AWS_PROFILE": "later"}
+
+
+def test_taking_back_what_was_never_set_leaves_the_user_s_variables_alone(shell, tmp_path):
+    assert _round(shell, "<restore ->", USERS, tmp_path) == USERS
+
+
+@pytest.mark.parametrize("shell_name", ["sh", "fish"])
+def test_no_value_of_the_user_s_is_printed(variables, shell_name):
+    environ = {**USERS, "AWS_SECRET_ACCESS_KEY": "wJalrX"}
+    text = shell_exports(variables, shell_name, environ)
+    restore = shell_restore(shell_name, {**environ, SAVED: "AWS_SECRET_ACCESS_KEY",
+                                         f"{SAVED}_AWS_SECRET_ACCESS_KEY": "wJalrX"})
+    assert "wJalrX" not in text + restore
+    assert "me:pw" not in text + restore
+
+
+def test_fish_restores_with_its_own_syntax():
+    environ = {SAVED: "AWS_PROFILE HTTPS_PROXY", f"{SAVED}_AWS_PROFILE": "work",
+               f"{SAVED}_HTTPS_PROXY": "http://proxy"}
+    lines = shell_restore("fish", environ).split(";\n")
+    assert 'set -gx AWS_PROFILE "$BYOA_SAVED_AWS_PROFILE"' in lines
+    assert {"set -e AWS_REGION", "set -e BYOA_SAVED", "set -e BYOA_SAVED_AWS_PROFILE"} <= set(lines)
+    assert "set -e HTTPS_PROXY" not in lines
+
+
+def test_the_user_s_environment_is_that_of_before(variables):
+    saved = {SAVED: "HTTPS_PROXY", f"{SAVED}_HTTPS_PROXY": USERS["HTTPS_PROXY"]}
+    assert users({**variables, **saved, "EDITOR": "vi"}) == {
+        "EDITOR": "vi", "HTTPS_PROXY": USERS["HTTPS_PROXY"]}
+    assert users(USERS) == USERS
+
+
+def test_a_company_s_authorities_stay_in_the_bundle_when_it_is_written_again(tmp_path):
+    company = Authority(tmp_path / "company").certificate
+    variables = write(Settings(home=tmp_path / "home"), 1, "us-east-1", environ={
+        "REQUESTS_CA_BUNDLE": str(tmp_path / "home/ca/bundle.pem"),
+        SAVED: "REQUESTS_CA_BUNDLE", f"{SAVED}_REQUESTS_CA_BUNDLE": str(company)})
+    context = ssl.create_default_context(cafile=variables["AWS_CA_BUNDLE"])
+    theirs = ssl.PEM_cert_to_DER_cert(company.read_text())
+    assert theirs in context.get_ca_certs(binary_form=True)
