@@ -22,6 +22,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from byoa.container import contract, hardware
+from byoa.container.errors import ByoaError
 from byoa.serve.settings import Settings
 
 # Worker processes that may die before any of them has loaded the model.
@@ -110,6 +111,22 @@ class Board:
         return first
 
 
+class Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's master, which stops in order when several workers fail."""
+
+    def reap_workers(self) -> None:
+        # gunicorn stops at the first worker that failed, and the second one's failure would break
+        # that off with a traceback, after the sentence that tells the reason.
+        while True:
+            try:
+                super().reap_workers()
+            except HaltServer:
+                if self.LISTENERS:
+                    raise
+                continue  # stopping already; one worker fewer is left
+            return
+
+
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn with our settings; `run` returns only through SystemExit."""
 
@@ -122,6 +139,15 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._slots: dict[int, int] = {}  # worker's age → which CPU or GPU is its own
         self._deaths = 0
         super().__init__()
+
+    def run(self) -> None:
+        try:
+            Master(self).run()
+        except RuntimeError as error:
+            raise ByoaError(
+                "SERVER_START", f"gunicorn did not start: {error}",
+                expected="a machine and settings that gunicorn can work with",
+            ) from error
 
     def load_config(self) -> None:
         for name, value in self._gunicorn().items():
@@ -229,7 +255,6 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _failed(self, error: BaseException) -> None:
         """Tell why, once for all workers; end the server when /ping has had time to tell too."""
-        from byoa.container.errors import ByoaError
         from byoa.serve.host import trace
 
         seconds = self.settings.failure_exit

@@ -47,13 +47,25 @@ def test_a_model_that_does_not_load_is_told_by_ping_and_log_and_ends_the_server(
         assert "scripted.py" in replies[-1].json["where"]
     assert server.process.wait(30) == 1
     assert server.log.count("the model did not load") == 1
-    assert "Traceback" in server.log
+    assert server.log.count("Traceback") == 1  # the author's
 
 
 def test_a_load_that_calls_exit_is_a_failed_load(servers):
     server = servers(wait=False, model={"load_error": "exit"}, BYOA_LOAD_FAILURE_SECONDS="0")
     assert server.process.wait(30) == 1
     assert "SystemExit: 7" in server.log
+
+
+@pytest.mark.parametrize("door", ["flask", "express"])
+def test_workers_that_fail_together_end_the_server_in_order(servers, door):
+    """Pain 1: gunicorn's own traceback does not bury the reason."""
+    server = servers(
+        door, wait=False, prepare=lambda model: (model / "byoa.json").unlink(),
+        BYOA_LOAD_FAILURE_SECONDS="0", BYOA_WORKERS="4",
+    )
+    assert server.process.wait(30) == 1
+    assert server.log.count("[MODEL_MISSING]") == 1
+    assert "Traceback" not in server.log and "HaltServer" not in server.log
 
 
 def test_a_load_that_takes_too_long_has_failed(servers):
