@@ -26,7 +26,7 @@ from byoa.local.runtime.errors import (
     response,
 )
 from byoa.local.runtime.invocation_metrics import Invocation, InvocationMetrics
-from byoa.local.runtime.routing import Backend, Route, Router, VariantRoute
+from byoa.local.runtime.routing import Backend, Router, VariantRoute
 from byoa.local.settings import Caller, Settings
 
 TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
@@ -108,7 +108,8 @@ class Invocations:
         for name, reason in _REFUSED_HEADERS.items():
             if name in headers:
                 raise ValidationError(f"{reason}.")
-        route, variant, backend = self._enter(headers, endpoint, caller)
+        head = _head(headers, len(body))
+        variant, backend = self._enter(headers, endpoint, caller)
         answer: Answer | None = None
         sent = monotonic()
         received = sent
@@ -116,7 +117,7 @@ class Invocations:
         try:
             if backend is None:
                 raise ModelError(caller, endpoint, 0, _nothing_ready(variant))
-            answer = self._exchange(backend, headers, body, caller, endpoint, sent)
+            answer = self._exchange(variant, backend, head, body, caller, endpoint, sent)
             received = monotonic()
             status = answer.status
             if status >= 400:
@@ -124,8 +125,6 @@ class Invocations:
                     caller, endpoint, status, answer.body.decode("utf-8", errors="replace")
                 )
         finally:
-            if backend is not None:
-                backend.leave(answered=answer is not None)
             if answer is None:
                 received = monotonic()
             model_seconds = received - sent
@@ -149,7 +148,7 @@ class Invocations:
 
     def _enter(
         self, headers: Headers, endpoint: str, caller: Caller
-    ) -> tuple[Route, VariantRoute, Backend | None]:
+    ) -> tuple[VariantRoute, Backend | None]:
         """The variant and its instance, with the request counted in; no instance when none of
         the variant's is ready."""
         target = headers.get(TARGET_VARIANT)
@@ -167,7 +166,7 @@ class Invocations:
             # An update may have switched the route, and begun to drain the instances of the old
             # one, since it was looked up: look again.
             if backend is not None or self._router.find(caller, endpoint) is route:
-                return route, variant, backend
+                return variant, backend
 
     def _no_route(self, endpoint: str, caller: Caller) -> AwsError:
         status = self._endpoints.status(caller, endpoint)
@@ -186,16 +185,25 @@ class Invocations:
 
     def _exchange(
         self,
+        variant: VariantRoute,
         backend: Backend,
-        headers: Headers,
+        head: bytes,
         body: bytes | bytearray,
         caller: Caller,
         endpoint: str,
         began: float,
     ) -> Answer:
-        head = _head(headers, len(body))
+        """The answer of `backend`, which the request is counted into, or of a sibling where it
+        has just died: a refused connection carried no request, so that none runs twice."""
+        deadline = began + self._timeout
         try:
-            return backend.exchange(head, body, began + self._timeout, self._limit)
+            try:
+                return _send(backend, head, body, deadline, self._limit)
+            except connection.Unreachable:
+                sibling = variant.enter(besides=backend)
+                if sibling is None:
+                    raise
+                return _send(sibling, head, body, deadline, self._limit)
         except TimeoutError:
             raise ModelError(caller, endpoint, 0, TIMEOUT_MESSAGE) from None
         except connection.AnswerTooLarge as large:
@@ -211,6 +219,19 @@ class Invocations:
             raise ModelError(
                 caller, endpoint, 0, f"Container primary did not answer: {error}."
             ) from None
+
+
+def _send(
+    backend: Backend, head: bytes, body: bytes | bytearray, deadline: float, limit: int
+) -> Answer:
+    """An exchange with a backend, after which the request is counted out."""
+    answered = False
+    try:
+        answer = backend.exchange(head, body, deadline, limit)
+        answered = True
+        return answer
+    finally:
+        backend.leave(answered=answered)
 
 
 def _endpoint_name(request: Request) -> str:

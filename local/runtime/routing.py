@@ -87,9 +87,10 @@ class VariantRoute:
         self.strategy = strategy
         self._turn = count()
 
-    def enter(self) -> Backend | None:
-        """A ready instance with the request counted in; None when there is none."""
-        ready = [backend for backend in self.backends if backend.ready]
+    def enter(self, besides: Backend | None = None) -> Backend | None:
+        """A ready instance other than `besides`, with the request counted in; None when there is
+        none."""
+        ready = [each for each in self.backends if each.ready and each is not besides]
         if not ready:
             return None
         if len(ready) == 1:

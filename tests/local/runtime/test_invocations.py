@@ -3,14 +3,18 @@
 import http.client
 import json
 import math
+import socket
 import threading
 from collections import Counter
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
-from hosting_harness import Hosting, archive, wait_until
+from hosting_harness import CALLER, Hosting, archive, wait_until
+
+from byoa.local.runtime.routing import Backend, Route, VariantRoute
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +191,76 @@ def test_a_container_that_died_says_why_until_it_is_back(served):
     assert described["EndpointStatus"] == "InService"
     assert all("refused" in each or "exited with code 3" in each or "before an answer" in each
                for each in words), words
+
+
+@contextmanager
+def routed(served, *addresses):
+    """The live instance of `ep` with others at `addresses` beside it, the live one last."""
+    usual = served.router.find(CALLER, "ep")
+    others = []
+    for number, address in enumerate(addresses):
+        others.append(Backend(f"i-{number}"))
+        others[-1].connect(address)
+        others[-1].ready = True
+    backends = [*others, *usual.variants[0].backends]
+    served.router.set(CALLER, "ep", Route([VariantRoute("AllTraffic", 1.0, backends)]))
+    try:
+        yield backends
+    finally:
+        served.router.set(CALLER, "ep", usual)
+        for backend in others:
+            backend.close()
+
+
+def dead_address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()
+
+
+def test_a_call_that_a_dead_instance_refuses_is_answered_by_its_sibling(served):
+    """HOST-24: whether its death has been noticed or not."""
+    with routed(served, dead_address()) as backends:
+        for _ in range(30):
+            assert json.loads(invoke(served)["Body"])["model"] == "forty-two"
+    assert [backend.outstanding for backend in backends] == [0, 0]
+
+
+def test_a_call_that_two_dead_instances_refuse_is_a_model_error(served):
+    """ERR-03: one more try, and no hunt through all of them."""
+    with routed(served, dead_address(), dead_address()) as backends:
+        backends[-1].ready = False
+        try:
+            error = fails(served)
+        finally:
+            backends[-1].ready = True
+    assert error["OriginalStatusCode"] == 0
+    assert "refused" in error["OriginalMessage"]
+    assert [backend.outstanding for backend in backends] == [0, 0, 0]
+
+
+def test_a_call_that_an_instance_took_is_never_sent_to_its_sibling(served):
+    """ERR-03: it may have run."""
+    taken = []
+
+    def take(listener):
+        for _ in range(6):
+            connection, _ = listener.accept()
+            with connection:
+                taken.append(connection.recv(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=take, args=(listener,), daemon=True)
+        thread.start()
+        with routed(served, listener.getsockname(), listener.getsockname()) as backends:
+            backends[-1].ready = False
+            try:
+                for _ in range(6):
+                    assert "before an answer" in fails(served)["OriginalMessage"]
+            finally:
+                backends[-1].ready = True
+        thread.join(5)
+    assert len(taken) == 6
 
 
 def test_an_unknown_endpoint_is_a_validation_error(hosting):

@@ -66,6 +66,13 @@ def test_an_instance_that_is_not_ready_gets_nothing():
     assert VariantRoute("v", 1.0, [Backend("new")]).enter() is None
 
 
+def test_a_sibling_is_another_instance_that_is_ready():
+    first, second = ready("x"), ready("y")
+    chosen = VariantRoute("v", 1.0, [first, Backend("new"), second])
+    assert {chosen.enter(besides=first) for _ in range(20)} == {second}
+    assert VariantRoute("v", 1.0, [first]).enter(besides=first) is None
+
+
 def test_draining_waits_for_the_requests_in_flight_and_takes_no_more():
     """HOST-03."""
     backend = ready("x")
