@@ -58,6 +58,14 @@ class Platform:
     logs: LogService
 
 
+@dataclass(frozen=True)
+class _End:
+    """Why a container must be replaced."""
+
+    reason: str
+    exited: bool = False  # by itself: another one may do better
+
+
 class Instance:
     """One instance; `start` returns at once, `settled` tells when it is healthy or has failed."""
 
@@ -84,6 +92,7 @@ class Instance:
             self._log_path, cloudwatch(platform.logs, place.caller, place.group, place.stream)
         )
         self._proved = False  # it has been healthy once
+        self._told: str | None = None  # by /ping, why it is not healthy
         self._phase_ends: float | None = None  # of the download
         self._stop = threading.Event()
         self._drain_seconds = 0.0
@@ -162,7 +171,7 @@ class Instance:
 
     def _live(self) -> None:
         """Keep a container running until told to stop; before it has been healthy once, fail
-        after two exits in a row or when the window closes."""
+        after two exits in a row, when the window closes, or at once where it is of no use."""
         pause, longest = BACKOFF_SECONDS
         exits = 0
         window = self._variant.startup_seconds or self._platform.settings.startup_window
@@ -171,76 +180,87 @@ class Instance:
             began = monotonic()
             if self._proved:
                 deadline = began + window
-            reason, exited = self._one_container(deadline)
-            if self._stop.is_set() or reason is None:
+            end = self._one_container(deadline)
+            if self._stop.is_set() or end is None or self.failure is not None:
                 return
-            exits += exited
+            exits += end.exited
             if not self._proved:
-                if not exited or exits >= EXITS_BEFORE_FAILURE:
-                    self._fail(self._ping_sentence(reason))
+                if exits >= EXITS_BEFORE_FAILURE:
+                    self._fail(self._ping_sentence(end.reason))
                     return
                 pause = BACKOFF_SECONDS[0]
             elif monotonic() - began > STEADY_SECONDS:
                 pause = BACKOFF_SECONDS[0]
             _log.warning(
-                "endpoint %s, %s: %s; restarting", self.place.endpoint, self.place.id, reason
+                "endpoint %s, %s: %s; restarting", self.place.endpoint, self.place.id, end.reason
             )
             self._stop.wait(pause)
             pause = min(pause * 2, longest)
 
-    def _one_container(self, deadline: float) -> tuple[str | None, bool]:
-        """From start to end: why it must be replaced (None when told to stop), and whether it
-        ended by itself."""
+    def _one_container(self, deadline: float) -> _End | None:
+        """From start to end; None when told to stop."""
+        adopted = self._container is not None
         try:
             container = self._container or self._launch()
         except ByoaError as error:
-            return str(error), True
+            self.backend.reason = str(error)
+            if not self._proved:
+                self._fail(f"Production variant {self.place.variant} could not be started: {error}")
+            return _End(str(error))
         self._container = container
         address = container.address
         if address is None:
             raise ByoaError("CONTAINER_ADDRESS", f"{container!r} publishes no port")
         self.backend.connect(address)
-        ended: Exit | None = None
-        reason: str | None = None
+        end: _End | None = None
         try:
-            ended, reason = self._watch(container, address, deadline)
+            end = self._watch(container, address, deadline, adopted)
         finally:
             self.backend.ready = False
-            self.backend.reason = f"{reason}; it is being restarted" if reason else "it is stopping"
-        if reason is not None:
+            self.backend.reason = (
+                "it is stopping" if end is None else f"{end.reason}; it is being restarted"
+            )
+        if end is not None:
+            if not self._proved and not end.exited:
+                self._fail(self._ping_sentence(end.reason))  # now: it may take its time to end
             self._end_container(HOSTING_STOP_GRACE_SECONDS)
-        return reason, ended is not None
+        return end
 
     def _watch(
-        self, container: Container, address: tuple[str, int], deadline: float
-    ) -> tuple[Exit | None, str | None]:
-        """Ping until the container ends, falls ill, misses its window, or is told to stop."""
+        self, container: Container, address: tuple[str, int], deadline: float, adopted: bool
+    ) -> _End | None:
+        """Ping until the container ends, falls ill, misses its window, says that it has failed,
+        or is told to stop."""
         healthy = False
         failures = 0
         next_ping = 0.0
         while not self._stop.is_set():
             ended = container.wait(WATCH_POLL_SECONDS if healthy else START_POLL_SECONDS)
             if ended is not None:
-                return ended, _exit_words(ended)
+                words = _exit_words(ended)
+                return _End(f"{self._told}; then {words}" if self._told else words, exited=True)
             if monotonic() < next_ping:
                 continue
             look = ping(address)
             if look.healthy:
                 failures = 0
+                self._told = None
                 if not healthy:
                     healthy = True
                     self._now_healthy()
                 self.backend.last_answer = monotonic()
             elif not healthy:
-                if monotonic() > deadline:
-                    return None, look.text
+                self._told = look.text if look.told else self._told
+                # In one that served before, a worker may have failed that is being replaced.
+                if (look.failed and not adopted) or monotonic() > deadline:
+                    return _End(look.text)
             elif not self._is_busy(look):
                 failures += 1
                 if failures >= UNHEALTHY_PINGS:
-                    return None, f"{failures} pings in a row failed, the last: {look.text}"
+                    return _End(f"{failures} pings in a row failed, the last: {look.text}")
             if healthy:
                 next_ping = monotonic() + PING_INTERVAL_SECONDS
-        return None, None
+        return None
 
     def _is_busy(self, look: Ping) -> bool:
         """A server of one worker cannot answer /ping within an invocation; that is no illness

@@ -44,7 +44,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         ready_after = float(os.environ.get("STUB_READY_AFTER", "0"))
-        if sick or time.monotonic() - STARTED < ready_after:
+        if "STUB_PING" in os.environ:
+            self.answer(503, os.environ["STUB_PING"].encode())
+            if "STUB_LEAVE" in os.environ:
+                os._exit(int(os.environ["STUB_LEAVE"]))
+        elif sick or time.monotonic() - STARTED < ready_after:
             body = json.dumps({"reason": os.environ.get("STUB_REASON", "loading")}).encode()
             self.answer(503, body)
         else:

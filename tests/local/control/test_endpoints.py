@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from hosting_harness import BUCKET, CALLER, archive, wait_until
 
+from byoa.local.control.health import _own_words
 from byoa.local.control.model_data import ModelData
 
 ARN = "arn:aws:sagemaker:us-west-2:123456789012:endpoint/ep"
@@ -229,6 +230,48 @@ def test_a_server_that_never_listens_fails_the_endpoint_with_that(start_hosting)
     reason = fail(start_hosting(startup_window=1.0), STUB_SILENT="1")
     assert "port 8080" in reason or "/ping" in reason
     assert "Log: starting" in reason
+
+
+FAILED = {"state": "failed", "code": "WEIGHTS_LOST", "message": "no weights", "where": "a.py:3"}
+
+
+def test_a_container_that_says_it_has_failed_fails_the_endpoint_at_once(hosting, monkeypatch):
+    """HOST-23: its words come first; it is not restarted, nor is its end waited for."""
+    monkeypatch.setattr("byoa.local.control.endpoint_instances.HOSTING_STOP_GRACE_SECONDS", 2.0)
+    reason = fail(hosting, STUB_PING=json.dumps(FAILED), STUB_IGNORE_TERM="1")
+    assert reason == (
+        "The primary container for production variant AllTraffic did not pass the ping health"
+        " check. Please check CloudWatch logs for this endpoint. Seen: /ping answered 503: no"
+        " weights (a.py:3) [WEIGHTS_LOST]. Log: starting"
+    )
+    assert [path for path in files(hosting) if (path / "container.json").exists()]
+    wait_until(lambda: not files(hosting))
+    assert logs(hosting).count("starting") == 1
+
+
+def test_what_ping_said_last_comes_before_the_exit_and_the_log(hosting):
+    """HOST-23, pains 1: within the limit, however long it is."""
+    words = {"state": "loading", "code": "MODEL_LOADING", "message": "reading weights " * 55}
+    reason = fail(hosting, STUB_PING=json.dumps(words), STUB_LEAVE="5")
+    assert "Seen: /ping answered 503: reading weights reading weights" in reason
+    assert "… [MODEL_LOADING]; then the container exited with code 5. Log: " in reason
+    assert len(reason) <= 1024
+    assert logs(hosting).count("starting") == 2
+
+
+@pytest.mark.parametrize(
+    "body", ['{"state": "failed"}', '["failed"]', '{"state": "failed", "code": 7, "message": "x"}',
+             "[" * 60_000, "\x00"]
+)
+def test_the_ping_bodies_of_other_images_say_nothing_about_their_state(body):
+    """HOST-21: the body is ignored."""
+    assert _own_words(body.encode()) is None
+
+
+def test_an_image_whose_ping_says_failed_in_its_own_way_is_waited_for(start_hosting):
+    """HOST-21, HOST-22."""
+    reason = fail(start_hosting(startup_window=1.0), STUB_PING='{"state": "failed"}')
+    assert 'Seen: /ping answered 503: {"state": "failed"}.' in reason
 
 
 def test_a_slow_start_within_its_window_is_waited_for(hosting):
