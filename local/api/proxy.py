@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from byoa.local.api.certificates import Authority
 from byoa.local.api.dispatch import is_aws_host
+from byoa.local.api.upstream import UpstreamError, dial
 
 if TYPE_CHECKING:
     from byoa.local.api.http import Request
@@ -34,6 +36,9 @@ __all__ = ["ProxyDoor"]
 
 class Server(Protocol):
     """The part of HttpServer that serves what came out of the TLS."""
+
+    @property
+    def port(self) -> int: ...
 
     def serve_connection(
         self, sock: socket.socket, *, secure: bool, host: str, client: tuple[str, int] = ...
@@ -89,13 +94,16 @@ class ProxyDoor:
             self.server.serve_connection(secured, secure=True, host=name, client=request.client)
 
     def _tunnel(self, sock: socket.socket, host: str, port: int) -> None:
+        assert self.server is not None, "ProxyDoor.server is set before the server starts"  # noqa: S101
         try:
-            remote = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
-        except (OSError, UnicodeError) as error:
-            _refuse(sock, 502, "Bad Gateway", f"cannot connect to {host}:{port}: {error}")
+            remote, early = dial(
+                host, port, environ=os.environ, own_port=self.server.port, seconds=CONNECT_SECONDS
+            )
+        except UpstreamError as error:
+            _refuse(sock, 502, "Bad Gateway", str(error))
             return
         with remote:
-            sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n" + early)
             tunnel = _Tunnel(sock, remote, self._closed)
             back = threading.Thread(
                 target=tunnel.pump, args=(remote, sock), name=f"tunnel-{host}", daemon=True

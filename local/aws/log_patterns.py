@@ -26,7 +26,9 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
 
     Matching minds the case. Raises AwsError InvalidParameterException for other patterns.
     """
-    required, excluded, any_of = [], [], []
+    required: list[str] = []
+    excluded: list[str] = []
+    any_of: list[str] = []
     for sign, term in _terms(pattern.strip()):
         (excluded if sign == "-" else any_of if sign == "?" else required).append(term)
     if any_of and (required or excluded):
