@@ -3,6 +3,9 @@
     byoa, …/byoa:1        byoa's own image: this Python runs byoa's container entrypoint
     a registered name     the same with the author's folder and algorithm (`byoa image add`)
 
+A name with a tag stands for that tag. One without stands for `:latest`, and for every tag while no
+tag of it is registered on its own: a mistyped tag must not run another algorithm.
+
 The algorithm of a folder is found by reading its source, never by importing it.
 """
 
@@ -13,7 +16,7 @@ import builtins
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +31,7 @@ ENTRYPOINT = (sys.executable, "-m", "byoa.container")
 THIS_MACHINE = Caller(account="", region="")
 
 _KIND = "image"
+_LATEST = "latest"  # what a reference without a tag means
 _MODULE = "byoa.algorithms"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?")
@@ -43,6 +47,11 @@ class Reference:
     registry: str | None = None
     tag: str | None = None
     digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The reference without tag and digest."""
+        return f"{self.registry}/{self.repository}" if self.registry else self.repository
 
     @classmethod
     def parse(cls, text: str) -> Reference:
@@ -113,16 +122,18 @@ class Images:
     def resolve(self, reference: str) -> Image:
         """What to run for an image reference; raises UnsupportedError naming what there is."""
         parsed = Reference.parse(reference)
-        candidates = [reference, parsed.repository]
-        if parsed.tag:
-            candidates.insert(1, f"{parsed.repository}:{parsed.tag}")
-        for name in candidates:
-            row = self._state.get(_KIND, THIS_MACHINE, name)
-            if row is not None:
-                return _existing(_image(row))
+        images = self.list()
+        for name in (parsed.name, parsed.repository):  # a registry may be part of a registered name
+            tags = {
+                each.tag: image
+                for image in images
+                if (each := Reference.parse(image.name)).name == name
+            }
+            if tags:
+                return _existing(_tagged(name, parsed.tag, tags))
         if parsed.repository.rpartition("/")[2] == OWN_REPOSITORY:
             return Image(reference, ENTRYPOINT)
-        registered = [image.name for image in self.list()]
+        registered = [image.name for image in images]
         raise UnsupportedError(
             "IMAGE_UNKNOWN",
             f"image {reference!r} does not run as a process on this machine",
@@ -132,18 +143,43 @@ class Images:
         )
 
 
+def _tagged(name: str, tag: str | None, tags: Mapping[str | None, Image]) -> Image:
+    """The image that `tag` means among those registered as `name`, by their tags."""
+    same = (tag, None, _LATEST) if tag in (None, _LATEST) else (tag,)
+    found = next((tags[each] for each in same if each in tags), None)
+    if found is None and set(tags) == {None}:
+        found = tags[None]
+    if found is not None:
+        return found
+    raise UnsupportedError(
+        "IMAGE_TAG_UNKNOWN",
+        f"image {name!r} is not registered with tag {tag or _LATEST!r}",
+        expected="one of " + ", ".join(sorted(image.name for image in tags.values())),
+        remedy=f"byoa image add {name}{f':{tag}' if tag else ''} FOLDER",
+    )
+
+
 def algorithms_in(folder: Path) -> builtins.list[str]:
     """The algorithm classes below `folder` as `module:Class`, found by parsing, not importing."""
-    found = []
+    return _search(folder)[0]
+
+
+def _search(
+    folder: Path,
+) -> tuple[builtins.list[str], builtins.list[tuple[Path, SyntaxError | ValueError]]]:
+    """The algorithm classes below `folder`, and the files that do not parse, with why."""
+    found: builtins.list[str] = []
+    broken: builtins.list[tuple[Path, SyntaxError | ValueError]] = []
     for module, source in _modules(folder):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an odd escape in an author's string is theirs
                 tree = ast.parse(source.read_bytes())
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError) as error:
+            broken.append((source, error))
             continue
         found += [f"{module}:{name}" for name in _algorithm_classes(tree)]
-    return found
+    return found, broken
 
 
 def _check_name(name: str) -> None:
@@ -162,7 +198,7 @@ def _check_name(name: str) -> None:
 
 
 def _choose(folder: Path, algorithm: str | None) -> str:
-    found = algorithms_in(folder)
+    found, broken = _search(folder)
     if algorithm is not None:
         if not _ALGORITHM.fullmatch(algorithm):
             raise ByoaError(
@@ -188,11 +224,30 @@ def _choose(folder: Path, algorithm: str | None) -> str:
             expected="one algorithm for an image",
             remedy=f"choose one: --algorithm {found[0]}",
         )
+    if broken:
+        raise _unreadable(folder, *broken[0])
     raise ByoaError(
         "IMAGE_ALGORITHM",
         f"{folder} has no class that derives from {_MODULE}.Algorithm",
         expected=f"a Python file with `from {_MODULE} import Algorithm` and a class of it",
         remedy="name the class: --algorithm module:Class",
+    )
+
+
+def _unreadable(folder: Path, source: Path, error: SyntaxError | ValueError) -> ByoaError:
+    """The error of a folder without an algorithm that parses, and `source`, which does not."""
+    where, message = source.relative_to(folder).as_posix(), str(error)
+    if isinstance(error, SyntaxError):
+        where += f":{error.lineno}" if error.lineno else ""
+        message = str(error.msg)
+        if isinstance(error.text, str) and error.text.strip():
+            message += f": {error.text.strip()[:100]}"
+    return ByoaError(
+        "IMAGE_SYNTAX",
+        message,
+        where=where,
+        expected=f"a file that Python reads; {folder} has no algorithm in any other",
+        remedy="mend the line and add the image again",
     )
 
 

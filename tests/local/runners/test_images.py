@@ -77,6 +77,54 @@ def test_a_name_with_a_tag_stands_for_that_tag_alone(images: Any, tmp_path: Path
         images.resolve("team/mine:3")
 
 
+@pytest.mark.parametrize(
+    ("registered", "reference", "found"),
+    [
+        (["ridge", "ridge:v2"], "ridge:v2", "ridge:v2"),
+        (["ridge", "ridge:v2"], "ridge", "ridge"),
+        (["ridge", "ridge:v2"], "r.io/ridge:latest", "ridge"),
+        (["ridge", "ridge:v2"], "r.io/ridge:v9", None),
+        (["ridge"], "ridge:v9", "ridge"),
+        (["ridge:v2"], "ridge", None),
+        (["ridge", "ridge:latest"], "ridge:latest", "ridge:latest"),
+        (["ridge", "ridge:latest"], "ridge", "ridge"),
+        (["ridge:latest"], "ridge", "ridge:latest"),
+        (["r.io/ridge:v2", "ridge"], "r.io/ridge:v9", None),
+        (["r.io/ridge:v2", "ridge"], "other.io/ridge:v9", "ridge"),
+        (["team/byoa:v2"], "team/byoa:v9", None),
+    ],
+)
+def test_a_tag_never_runs_another_tag_s_algorithm(
+    images: Any, tmp_path: Path, registered: list[str], reference: str, found: str | None
+) -> None:
+    """TRAIN-10."""
+    (tmp_path / "a.py").write_text(ALGORITHM.format("A"))
+    for name in registered:
+        images.add(name, tmp_path)
+
+    if found is not None:
+        assert images.resolve(reference).name == found
+        return
+    with pytest.raises(UnsupportedError) as caught:
+        images.resolve(reference)
+    assert caught.value.code == "IMAGE_TAG_UNKNOWN"
+    there = [name for name in registered if Reference.parse(name).tag == "v2" or name == "ridge"]
+    assert any(name in str(caught.value.expected) for name in there)
+
+
+def test_an_unknown_tag_is_answered_with_those_there_are(images: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(ALGORITHM.format("A"))
+    for name in ("ridge", "ridge:v2"):
+        images.add(name, tmp_path)
+
+    with pytest.raises(UnsupportedError) as caught:
+        images.resolve("ridge:v9")
+    assert str(caught.value) == (
+        "image 'ridge' is not registered with tag 'v9'; expected: one of ridge, ridge:v2;"
+        " to do: byoa image add ridge:v9 FOLDER [IMAGE_TAG_UNKNOWN]"
+    )
+
+
 def test_adding_again_replaces_and_removing_forgets(images: Any, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -136,6 +184,24 @@ def test_several_or_no_algorithms_need_the_flag(images: Any, tmp_path: Path) -> 
         images.add("mine", tmp_path)
 
     assert images.add("mine", tmp_path, "b:B").algorithm == "b:B"
+
+
+def test_an_error_of_syntax_in_the_only_file_is_named(images: Any, tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "mine.py").write_text(ALGORITHM.format("A") + "def train(:\n    pass\n")
+
+    with pytest.raises(ByoaError) as caught:
+        images.add("mine", tmp_path)
+    assert (caught.value.code, caught.value.where) == ("IMAGE_SYNTAX", "pkg/mine.py:5")
+    assert caught.value.message == "invalid syntax: def train(:"
+
+
+def test_a_file_that_is_no_text_is_named(images: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_bytes(b"x = 1\0")
+
+    with pytest.raises(ByoaError, match=r"^mine\.py.*null bytes") as caught:
+        images.add("mine", tmp_path)
+    assert caught.value.code == "IMAGE_SYNTAX"
 
 
 @pytest.mark.parametrize("algorithm", ["b", "b:", ":B", "b:B:C", "b;x:B", "../b:B"])
