@@ -25,6 +25,7 @@ from byoa.local.runners.base import Runner
 from byoa.local.storage.buckets import parse_s3_uri
 
 DEFAULT_RUNTIME_SECONDS = 86_400  # TRAIN-24
+MAX_RUNTIME_SECONDS = 2_419_200  # 28 days, TRAIN-24
 DEFAULT_VOLUME_GB = 30  # what the Python SDK sends; it fails to attach to a job without any
 # Directories of the container that checkpoints must not share (TRAIN-30).
 _RESERVED = ("input", "model", "output", "errors")
@@ -66,7 +67,7 @@ _SOURCE_REFUSALS = {
 
 def check(request: Mapping[str, Any], runner: Runner) -> None:
     """Raise ValidationException with everything that is wrong or not run here."""
-    _check_required(request)
+    _check_constraints(request)
     _check_wrong(request)
     raise_all(_refused(request))
     algorithm = request["AlgorithmSpecification"]
@@ -118,10 +119,24 @@ def input_mode(request: Mapping[str, Any], channel: Mapping[str, Any]) -> str:
     return str(channel.get("InputMode") or request["AlgorithmSpecification"]["TrainingInputMode"])
 
 
-def _check_required(request: Mapping[str, Any]) -> None:
+def _check_constraints(request: Mapping[str, Any]) -> None:
+    """What is missing or out of range though the API's model allows it, in the model's words."""
+    broken = [
+        f"Value null at '{path}' failed to satisfy constraint: Member must not be null"
+        for path in _missing(request)
+    ]
+    broken += _out_of_range(request)
+    if broken:
+        number = len(broken)
+        raise ValidationException(
+            f"{number} validation error{'s' * (number > 1)} detected: {'; '.join(broken)}"
+        )
+
+
+def _missing(request: Mapping[str, Any]) -> list[str]:
     # The model leaves these to the service since serverless jobs omit them (TRAIN-27).
     if request.get("ServerlessJobConfig"):
-        return
+        return []
     missing = [
         path
         for path, value in (
@@ -132,23 +147,34 @@ def _check_required(request: Mapping[str, Any]) -> None:
         if value is None
     ]
     resources = request.get("ResourceConfig")
-    if resources is not None and not (
-        resources.get("InstanceGroups") or resources.get("InstancePreferences")
-    ):
+    if resources is not None and not _other_instances(resources):
         missing += [
             f"resourceConfig.{name[0].lower()}{name[1:]}"
             for name in ("InstanceType", "InstanceCount")
             if resources.get(name) is None
         ]
-    if missing:
-        number = len(missing)
-        text = "; ".join(
-            f"Value null at '{path}' failed to satisfy constraint: Member must not be null"
-            for path in missing
+    return missing
+
+
+def _out_of_range(request: Mapping[str, Any]) -> Iterator[str]:
+    resources = request.get("ResourceConfig") or {}
+    # The model's least is 0, for requests that count the instances of groups instead.
+    if resources.get("InstanceCount") == 0 and not _other_instances(resources):
+        yield (
+            "Value '0' at 'resourceConfig.instanceCount' failed to satisfy constraint: Member must"
+            " have value greater than or equal to 1"
         )
-        raise ValidationException(
-            f"{number} validation error{'s' * (number > 1)} detected: {text}"
+    runtime = (request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds") or 0
+    if runtime > MAX_RUNTIME_SECONDS:
+        yield (
+            f"Value '{runtime}' at 'stoppingCondition.maxRuntimeInSeconds' failed to satisfy"
+            f" constraint: Member must have value less than or equal to {MAX_RUNTIME_SECONDS}"
         )
+
+
+def _other_instances(resources: Mapping[str, Any]) -> bool:
+    """Whether the request says in another way which instances, and how many."""
+    return bool(resources.get("InstanceGroups") or resources.get("InstancePreferences"))
 
 
 def _check_wrong(request: Mapping[str, Any]) -> None:
@@ -254,7 +280,11 @@ def _refused(request: Mapping[str, Any]) -> Iterator[str]:
     if (request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"):
         yield "RemoteDebugConfig.EnableRemoteDebug is not supported here; the job is a process of" \
             " this machine, which any debugger attaches to: use false."
-    for channel in request.get("InputDataConfig") or []:
+    channels = request.get("InputDataConfig") or []
+    if not channels and algorithm["TrainingInputMode"] == "Pipe":
+        yield "AlgorithmSpecification.TrainingInputMode Pipe is not supported here yet; use" \
+            " FastFile or File."
+    for channel in channels:
         yield from _refused_channel(request, channel)
 
 

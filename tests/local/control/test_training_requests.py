@@ -32,6 +32,10 @@ def with_channel(**members: Any) -> dict[str, Any]:
     ("members", "nearest"),
     [
         (with_channel(InputMode="Pipe"), "input mode Pipe .* use FastFile or File"),
+        (  # TRAIN-97: a job without channels is refused as one with them is
+            {"AlgorithmSpecification": {"TrainingImage": "byoa", "TrainingInputMode": "Pipe"}},
+            "TrainingInputMode Pipe .* use FastFile or File",
+        ),
         (
             with_channel(DataSource=s3(S3DataType="AugmentedManifestFile", AttributeNames=["a"])),
             "AugmentedManifestFile .* use S3Prefix or ManifestFile",
@@ -169,6 +173,36 @@ def test_what_the_model_leaves_to_the_service_is_required(
     )
     request = training_request("job", ResourceConfig={"VolumeSizeInGB": 1})
     assert "2 validation errors" in refusal(laboratory, request)
+
+
+def test_what_is_out_of_the_service_s_range_is_refused_in_its_words(
+    laboratory: Any, training_request: Any
+) -> None:
+    """TRAIN-24, WIRE-06, WIRE-07: the model's own ranges are wider."""
+    count, runtime = (
+        "Value '0' at 'resourceConfig.instanceCount' failed to satisfy constraint: Member must"
+        " have value greater than or equal to 1",
+        "Value '2419201' at 'stoppingCondition.maxRuntimeInSeconds' failed to satisfy constraint:"
+        " Member must have value less than or equal to 2419200",
+    )
+    none = {"InstanceType": "ml.m5.large", "InstanceCount": 0, "VolumeSizeInGB": 1}
+    long = {"MaxRuntimeInSeconds": 2_419_201}
+
+    assert refusal(laboratory, training_request("job", ResourceConfig=none)) == (
+        f"1 validation error detected: {count}"
+    )
+    assert refusal(laboratory, training_request("job", StoppingCondition=long)) == (
+        f"1 validation error detected: {runtime}"
+    )
+    both = training_request("job", ResourceConfig=none, StoppingCondition=long)
+    assert refusal(laboratory, both) == f"2 validation errors detected: {count}; {runtime}"
+
+
+def test_the_longest_runtime_of_the_service_is_accepted(laboratory: Any, job: Any) -> None:
+    """TRAIN-24."""
+    described = job("long", SCRIPT, StoppingCondition={"MaxRuntimeInSeconds": 2_419_200})
+
+    assert described["StoppingCondition"] == {"MaxRuntimeInSeconds": 2_419_200}
 
 
 def test_all_that_is_wrong_is_said_at_once(laboratory: Any, training_request: Any) -> None:
