@@ -217,7 +217,7 @@ def _number(value: Any, where: str | None, column: int) -> float:
     raise DataError(
         "RECORD_NOT_A_NUMBER", f"{shown} is not a number",
         where=f"{where}, column {column}" if where else f"column {column}",
-        expected="a JSON number, or null for a missing one",
+        expected="a JSON number",
     )
 
 

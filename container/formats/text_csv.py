@@ -192,7 +192,7 @@ def _number(cell: bytes | str, record: int, column: int, where: str | None) -> f
             "RECORD_NOT_A_NUMBER",
             f"{text[:60]!r} is not a number" if text.strip() else "the cell is empty",
             where=place(where, record, column),
-            expected="a decimal number, or nan for a missing one",
+            expected="a decimal number",
             remedy=_HEADER_REMEDY if record == 1 else None,
         ) from None
 

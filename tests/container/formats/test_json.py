@@ -333,3 +333,10 @@ def test_predictions_are_counted_and_cut_by_record(given, middle):
         assert {name: list(column) for name, column in part.items()} == middle
     else:
         assert list(part) == middle
+
+
+def test_a_wrong_value_s_cure_does_not_promise_null(decode):
+    """`null` decodes to nan, and whoever needs finite values refuses it."""
+    with pytest.raises(DataError) as caught:
+        decode("application/json", b'{"instances": [[1, "x"]]}')
+    assert (caught.value.code, caught.value.expected) == ("RECORD_NOT_A_NUMBER", "a JSON number")

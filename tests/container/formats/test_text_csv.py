@@ -94,6 +94,14 @@ def test_a_fault_is_named_with_record_and_column(decode, body, code, where, mess
     assert message in caught.value.message
 
 
+def test_an_empty_cell_s_cure_is_none_that_the_checks_refuse(decode):
+    """`nan` decodes, and whoever needs finite values refuses it: it is not promised."""
+    with pytest.raises(DataError) as caught:
+        decode("text/csv", b"1,2\n3,")
+    assert caught.value.expected == "a decimal number"
+    assert "nan" not in str(caught.value)
+
+
 def test_the_place_begins_with_the_file(decode):
     with pytest.raises(DataError) as caught:
         decode("text/csv", b"1,2\n3,x", where="train/part-2.csv")
