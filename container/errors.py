@@ -8,7 +8,7 @@
     └── UnsupportedError       asked for something that byoa does not run
 
 `failure_report` renders any exception for /opt/ml/output/failure: cause and the user's line first,
-at most 1,024 characters, so that what the service shows is what the author needs (TRAIN-141).
+short enough that the service shows it whole, so that it is what the author needs (TRAIN-141).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Sequence
 
 FAILURE_LIMIT_CHARACTERS = 1024
+# The service's own words around the text count towards its limit (TRAIN-142).
+REPORT_LIMIT_CHARACTERS = FAILURE_LIMIT_CHARACTERS - len("AlgorithmError: , exit code: 255")
 
 
 class ByoaError(Exception):
@@ -88,18 +90,21 @@ class UnsupportedError(ByoaError):
 
 def user_frame(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame in the author's own code: neither byoa's, a library's nor Python's."""
-    return _pick(traceback.extract_tb(error.__traceback__))
+    return _pick(traceback.extract_tb(error.__traceback__), built_in=True)
 
 
-def _pick(frames: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
-    """The author's innermost frame; else a built-in algorithm's; else, for an author whose code is
-    installed, the outermost library frame, which is the one that byoa called."""
+def _pick(
+    frames: Sequence[traceback.FrameSummary], *, built_in: bool
+) -> traceback.FrameSummary | None:
+    """The author's innermost frame; else, where `built_in` frames are asked for, a built-in
+    algorithm's; else, for an author whose code is installed, the outermost library frame, which is
+    the one that byoa called."""
     theirs = [frame for frame in frames if not _is_foreign(frame.filename)]
     if theirs:
         return theirs[-1]
-    built_in = [frame for frame in frames if frame.filename.startswith(_BUILT_IN)]
-    if built_in:
-        return built_in[-1]
+    ours = [frame for frame in frames if frame.filename.startswith(_BUILT_IN)]
+    if ours:
+        return ours[-1] if built_in else None
     return next((f for f in frames if not f.filename.startswith((*_OWN, *_PYTHON))), None)
 
 
@@ -107,7 +112,17 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _BUILT_IN = os.path.join(_ROOT, "algorithms", "")
 _OWN = tuple(os.path.join(_ROOT, name, "") for name in ("container", "serve", "local"))
 _LIBRARIES = ("site-packages", "dist-packages")
-_PYTHON = ("<frozen", os.path.join(os.path.dirname(os.__file__), ""))
+_STANDARD = os.path.dirname(os.__file__)
+_PYTHON = ("<frozen", os.path.join(_STANDARD, ""))
+# How byoa and Python come to the author's code says nothing about a mistake in it.
+_PLUMBING = (
+    *_OWN,
+    os.path.join(_BUILT_IN, "registry.py"),
+    "<frozen importlib",
+    "<frozen runpy",
+    os.path.join(_STANDARD, "importlib", ""),
+    os.path.join(_STANDARD, "runpy.py"),
+)
 
 
 def _is_foreign(filename: str) -> bool:
@@ -118,15 +133,26 @@ def _is_foreign(filename: str) -> bool:
 
 def failure_report(error: BaseException, *, note: str = "") -> str:
     """What goes into the failure file: `ValueError: … at train.py:42 in fit: <source line>`, the
-    chain of causes, `note`, then as much of the traceback's end as fits in 1,024 characters."""
+    chain of causes, `note`, then as many of the traceback's last frames as fit, in whole lines.
+
+    One of byoa's own errors is its message; its class is the code's business.
+    """
     lines = [_headline(error, 500)]
     lines += [f"caused by {_headline(cause, 250)}" for cause in _causes(error)]
     if note:
         lines.insert(1, note[:250])
-    head = "\n".join(lines)
+    head = _whole_lines("\n".join(lines), REPORT_LIMIT_CHARACTERS)
     if not isinstance(error, ByoaError):
         head = _with_traceback(head, error)
-    return head.encode("utf-8", "replace").decode("utf-8")[:FAILURE_LIMIT_CHARACTERS]
+    return head.encode("utf-8", "replace").decode("utf-8")
+
+
+def _whole_lines(text: str, limit: int) -> str:
+    """The first lines of `text`, in `limit` characters; a first line that is longer is cut."""
+    if len(text) <= limit:
+        return text
+    whole, end, _ = text[: limit + 1].rpartition("\n")
+    return whole if end else text[:limit]
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -144,24 +170,37 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _with_traceback(head: str, error: BaseException) -> str:
     title = "\n\nTraceback (end):\n"
-    room = FAILURE_LIMIT_CHARACTERS - len(head) - len(title)
-    trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-    if room < 80 or not trace:
-        return head
-    if len(trace) > room:
-        trace = trace[-room:]
-        trace = trace[trace.find("\n") + 1 :]
-    return f"{head}{title}{trace}"
+    room = REPORT_LIMIT_CHARACTERS - len(head) - len(title)
+    trace = ""
+    for text in reversed(_telling(traceback.extract_tb(error.__traceback__)).format()):
+        if len(text) + len(trace) > room:
+            break
+        trace = text + trace
+    return f"{head}{title}{trace.rstrip()}" if trace else head
+
+
+def _telling(frames: traceback.StackSummary) -> traceback.StackSummary:
+    """The frames of the author, of libraries, and of a built-in algorithm that the author runs."""
+    authored = any(not _is_foreign(frame.filename) for frame in frames)
+    hidden = (*_PLUMBING, _BUILT_IN) if authored else _PLUMBING
+    return traceback.StackSummary.from_list(
+        [frame for frame in frames if not frame.filename.startswith(hidden)]
+    )
 
 
 def _headline(error: BaseException, limit: int) -> str:
-    """Class, message and place in about `limit` characters; the place is never cut away."""
+    """Class, message and place in about `limit` characters; the place is never cut away. The
+    service puts `AlgorithmError: ` before it, so that byoa's class of that name would show twice.
+    """
     place = _place(error)
     text = _message(error)
     if len(text) > limit:
         text = text[:limit].rstrip() + " …"
     name = type(error).__name__
-    head = (f"{name}: {text}" if text else name) + place
+    if isinstance(error, ByoaError) and text:
+        head = text + place
+    else:
+        head = (f"{name}: {text}" if text else name) + place
     members: Sequence[BaseException] = getattr(error, "exceptions", ())
     for member in [each for each in members if isinstance(each, BaseException)][:3]:
         head += f"\n- {_headline(member, limit // 3)}"
@@ -181,7 +220,9 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         source = f": {error.text.strip()[:100]}" if isinstance(error.text, str) else ""
         return f" at {os.path.basename(str(error.filename))}:{error.lineno}{source}"
-    frame = user_frame(error)
+    # A line of byoa's that raises byoa's own error tells nobody anything.
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = _pick(frames, built_in=not isinstance(error, ByoaError))
     if frame is None:
         return ""
     source = f": {frame.line.strip()[:100]}" if frame.line else ""

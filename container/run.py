@@ -70,7 +70,8 @@ class Run:
             raise DataError(
                 "CHANNEL_MISSING", f"the job has no channel {name!r}; it has {have}",
                 expected=f"a channel named {name}",
-                remedy=f"add it to InputDataConfig with ChannelName {name}",
+                remedy=f"add channel {name!r} to the job's InputDataConfig; with `byoa train`:"
+                f" --channel {name}=FILE",
             ) from None
 
     def _remember(self, batch: Batch) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byoa.container.errors import FAILURE_LIMIT_CHARACTERS
+from byoa.container.errors import REPORT_LIMIT_CHARACTERS
 from byoa.container.hardware import size
 from byoa.container.supervisor import Exit
 
@@ -85,10 +85,10 @@ def report(entry: str, code: Path, ended: Exit, lines: Sequence[str], oom_kills:
     )
     head = "\n".join(parts)
     title = "\n\nLast lines:\n"
-    room = FAILURE_LIMIT_CHARACTERS - len(head) - len(title)
+    room = REPORT_LIMIT_CHARACTERS - len(head) - len(title)
     tail = "\n".join(line.rstrip() for line in lines).strip()
     if room < 80 or not tail:
-        return head[:FAILURE_LIMIT_CHARACTERS]
+        return head[:REPORT_LIMIT_CHARACTERS]
     if len(tail) > room:
         tail = tail[-room:]
         tail = tail[tail.find("\n") + 1 :]

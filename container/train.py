@@ -1,7 +1,8 @@
 """`python -m byoa.container train`: from SageMaker's files to a trained model.
 
 Only the standard library is imported on the way to the author's first line. The exit code is 0, or
-1 with /opt/ml/output/failure written; SIGTERM sets `run.stopping` and nothing else (TRAIN-150).
+1 with /opt/ml/output/failure written; SIGTERM sets `run.stopping` and nothing else (TRAIN-150), and
+so does a first SIGINT; a second one interrupts.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from byoa.container import contract
 from byoa.container.contract import Layout
 from byoa.container.errors import AlgorithmError, ByoaError, UnsupportedError, failure_report
 from byoa.container.hardware import Hardware, measure, size
+from byoa.container.line_ends import LineEnds
 from byoa.container.manifest import MANIFEST, Manifest, write_manifest
 from byoa.container.run import Run
 
@@ -31,39 +33,48 @@ EXIT_INTERRUPTED = 130
 
 
 class Stop:
-    """Set by SIGTERM. The handler does nothing else; a second signal changes nothing."""
+    """Set by SIGTERM and SIGINT. Another SIGTERM changes nothing; a SIGINT that finds it set raises
+    KeyboardInterrupt: who presses Ctrl-C again does not want to wait for the model."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        interrupt = number == signal.SIGINT
         if not self.requested:
             self.requested = True
+            again = "; another SIGINT interrupts" if interrupt else ""
+            text = f"{signal.Signals(number).name}: run.stopping is set; save and return{again}\n"
             # Not print: the signal may come in while the same buffer is being written.
-            os.write(sys.__stdout__.fileno() if sys.__stdout__ else 1,
-                     b"SIGTERM: run.stopping is set; save and return\n")
+            os.write(sys.__stdout__.fileno() if sys.__stdout__ else 1, text.encode())
+        elif interrupt:
+            raise KeyboardInterrupt
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
     """Train what the environment asks for; the exit code."""
     stop = Stop()
     stop.install()
+    lines = LineEnds()
     for stream in (sys.stdout, sys.stderr):  # a line is seen when it is printed (TRAIN-196)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+            lines.watch(stream)
     faulthandler.enable()
     layout = Layout.from_environment(environ)
     try:
         layout.failure.unlink(missing_ok=True)  # of an earlier run by hand in the same tree
-        return _train(layout, environ, stop)
+        return _train(layout, environ, stop, lines)
     except BaseException as error:
-        return _fail(layout, error)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more must not cut the report short
+        return _fail(layout, error, lines)
 
 
-def _train(layout: Layout, environ: Mapping[str, str], stop: Stop) -> int:
+def _train(layout: Layout, environ: Mapping[str, str], stop: Stop, lines: LineEnds) -> int:
     started = time.monotonic()
     for directory in (layout.model, layout.output_data):  # a run by hand may lack them
         directory.mkdir(parents=True, exist_ok=True)
@@ -80,7 +91,7 @@ def _train(layout: Layout, environ: Mapping[str, str], stop: Stop) -> int:
             f" {contract.PROGRAM_VARIABLE}",
         )
     if name:
-        _train_algorithm(name, layout, raw, stop, started)
+        _train_algorithm(name, layout, raw, stop, started, lines)
         return contract.EXIT_SUCCESS
     if program:
         from byoa.container import script_mode
@@ -115,7 +126,7 @@ def _check_hosts(name: str, kind: Any, run: Run) -> None:
 
 
 def _train_algorithm(
-    name: str, layout: Layout, raw: Mapping[str, str], stop: Stop, started: float
+    name: str, layout: Layout, raw: Mapping[str, str], stop: Stop, started: float, lines: LineEnds
 ) -> None:
     kind = _registry().find(name)
     hyperparameters = kind.Hyperparameters.parse(raw)
@@ -130,6 +141,7 @@ def _train_algorithm(
         if error.code not in (None, 0):
             raise
     trained = time.monotonic()
+    lines.finish()
     files = _saved(layout.model)
     if files:
         write_manifest(
@@ -174,15 +186,20 @@ def _saved(model_dir: Path) -> list[Path]:
     ]
 
 
-def _fail(layout: Layout, error: BaseException) -> int:
+def _fail(layout: Layout, error: BaseException, lines: LineEnds) -> int:
     """Tell the log everything and the failure file what matters; the exit code."""
     code = _exit_code(error)
+    report = failure_report(error, note=_memory_note(error))
+    lines.finish()
     if isinstance(error, ByoaError):
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    elif isinstance(error, KeyboardInterrupt):  # asked for, and no mistake to look for
+        print(report.partition("\n")[0], file=sys.stderr, flush=True)
     else:
         traceback.print_exception(type(error), error, error.__traceback__)
     try:
-        contract.write_failure(layout, failure_report(error, note=_memory_note(error)))
+        if not layout.failure.exists():  # the author may have written it (TRAIN-141, TK-09)
+            contract.write_failure(layout, report)
     except OSError as unwritable:
         print(f"{layout.failure} cannot be written: {unwritable}", file=sys.stderr, flush=True)
     return code

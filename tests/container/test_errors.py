@@ -9,8 +9,10 @@ import textwrap
 
 import pytest
 
+from byoa.container.contract import failure_reason
 from byoa.container.errors import (
     FAILURE_LIMIT_CHARACTERS,
+    AlgorithmError,
     ByoaError,
     DataError,
     HyperparameterError,
@@ -122,6 +124,27 @@ def test_an_error_of_syntax_in_an_imported_module_names_that_module(failing, tmp
     monkeypatch.syspath_prepend(tmp_path)
     report = failure_report(failing("import layers_of_mine\n"))
     assert report.startswith("SyntaxError: invalid syntax at layers_of_mine.py:1: def f(:")
+    assert report.endswith("line 1, in <module>\n    import layers_of_mine")  # the author's own
+
+
+def test_a_report_has_no_frames_of_importlib_and_of_byoa(failing, tmp_path, monkeypatch):
+    """TRAIN-141: what is left out of 1,024 characters is what tells the author nothing."""
+    from byoa.algorithms import registry
+
+    (tmp_path / "half_typed.py").write_text("def train(:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SyntaxError) as caught:
+        registry.find("half_typed:Thing")
+    error = caught.value.with_traceback(caught.tb.tb_next)  # without this test's own frame
+    assert failure_report(error) == "SyntaxError: invalid syntax at half_typed.py:1: def train(:"
+    report = failure_report(failing("""
+        from byoa.container.contract import ResourceConfig
+
+        ResourceConfig.read(None)
+    """))
+    assert 'train.py", line 4, in <module>' in report
+    assert "contract" not in report.split("Traceback (end):")[1].replace("contract import", "")
+    assert "importlib" not in report
 
 
 def test_a_missing_import_names_the_module_and_the_author_s_line(failing):
@@ -190,6 +213,26 @@ def test_a_deep_traceback_keeps_its_end(failing):
     assert len(report) <= FAILURE_LIMIT_CHARACTERS
     trace = report.split("Traceback (end):\n")[1]
     assert "in f49" in trace and "in f50" in trace and "in f3\n" not in trace
+    assert trace.startswith("  File ") and trace.splitlines()[-1].strip(" ~^") in (
+        "", "def f50(): return 1 / 0"
+    )
+
+
+@pytest.mark.parametrize("length", range(300, 330))
+def test_the_service_shows_whole_lines(failing, length):
+    """TRAIN-141, TRAIN-142: its own words around the report take none of the report away."""
+    report = failure_report(failing(f"""
+        try:
+            try:
+                raise KeyError("a" * {length})
+            except KeyError as error:
+                raise ValueError("b" * {length}) from error
+        except ValueError as error:
+            raise RuntimeError("c" * {length}) from error
+    """))
+    assert failure_reason(255, report) == f"AlgorithmError: {report}, exit code: 255"
+    assert report.splitlines()[-1].startswith(("RuntimeError: c", "caused by ", "    raise "))
+    assert report.splitlines()[-1].endswith(("from error", "^", '("a" * ' + f"{length})"))
 
 
 def test_our_own_errors_carry_their_fields_and_the_author_s_line(failing):
@@ -200,10 +243,41 @@ def test_our_own_errors_carry_their_fields_and_the_author_s_line(failing):
                         remedy="drop the id")
     """))
     assert report.startswith(
-        "DataError: record 3: found 4; expected: 3 columns; to do: drop the id [COLUMNS]"
+        "record 3: found 4; expected: 3 columns; to do: drop the id [COLUMNS]"
         " at train.py:4"
     )
     assert "Traceback" not in report
+
+
+def test_our_own_errors_begin_with_their_message(failing):
+    """TRAIN-142: the service's prefix is AlgorithmError too; nobody is to read it twice."""
+    assert failure_report(AlgorithmError("SAVED_NOTHING", "it left no file")) == (
+        "it left no file [SAVED_NOTHING]"
+    )
+    report = failure_report(failing("""
+        from byoa.container.errors import DataError
+
+        try:
+            raise DataError("COLUMNS", "found 4")
+        except DataError as error:
+            raise ValueError("no data") from error
+    """))
+    assert report.splitlines()[1].startswith("caused by found 4 [COLUMNS] at train.py:5")
+
+
+def test_our_own_errors_do_not_name_our_own_lines():
+    from byoa.algorithms import registry
+    from byoa.algorithms.nearest_centroid import NearestCentroid
+
+    def strip(caught):
+        return caught.value.with_traceback(caught.tb.tb_next)  # this test is an author's file too
+
+    with pytest.raises(HyperparameterError) as caught:
+        NearestCentroid.Hyperparameters.parse({"metrik": "cosine"})
+    assert failure_report(strip(caught)).endswith("[HYPERPARAMETER_INVALID]")
+    with pytest.raises(AlgorithmError) as caught:
+        registry.find("nearest-centroit")
+    assert failure_report(strip(caught)).endswith("[ALGORITHM_UNKNOWN]")
 
 
 def test_an_error_is_data():

@@ -217,7 +217,7 @@ def test_requirements_are_installed_for_the_script(tree, script, tmp_path):
     tree.hyperparameters(QUOTED)
     code, _ = tree.run(PIP_NO_INDEX="1")
     assert code == 1
-    assert tree.failure.startswith("AlgorithmError: requirements.txt: pip ended with code ")
+    assert tree.failure.startswith("requirements.txt: pip ended with code ")
     assert "[REQUIREMENTS_FAILED]" in tree.failure
     (tree.layout.code / "requirements.txt").write_text("# none\n")
     code, output = tree.run(PIP_NO_INDEX="1")
