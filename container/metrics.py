@@ -10,7 +10,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,18 @@ class Metrics:
     many data points (TRAIN-194); every host writes its file.
     """
 
-    def __init__(self, directory: Path, *, host: str = "algo-1", leader: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        host: str = "algo-1",
+        leader: bool = True,
+        end_line: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = directory / METRICS_FILE
         self._host = host
         self._leader = leader
+        self._end_line = end_line  # ends a line that the author left open
 
     def log(self, name: str, value: Any, step: int | None = None) -> None:
         """Report `value`, any number (a NumPy or torch scalar too), at `step` (epoch, batch …)."""
@@ -54,6 +62,7 @@ class Metrics:
             ) from None
         self._append(name, number, step)
         if self._leader:
+            self._end_line()
             # One write, so that the line of another thread cannot come in between.
             sys.stdout.write(f"{format_line(name, number, step)}\n")
             sys.stdout.flush()

@@ -36,6 +36,7 @@ class Run:
         *,
         hardware: Hardware | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        end_line: Callable[[], None] = lambda: None,
     ) -> None:
         self.layout = layout
         self.hyperparameters = hyperparameters
@@ -50,7 +51,9 @@ class Run:
             for name, channel in open_channels(layout, InputDataConfig.read(layout)).items()
         }
         host = self.hosts.current_host
-        self.metrics = Metrics(layout.metrics, host=host, leader=self.hosts.rank == 0)
+        self.metrics = Metrics(
+            layout.metrics, host=host, leader=self.hosts.rank == 0, end_line=end_line
+        )
         checkpoints = CheckpointConfig.read(layout)
         directory = layout.inside(checkpoints.local_path) if checkpoints else None
         self.checkpoints = Checkpoints(directory, host=host)

@@ -131,7 +131,10 @@ def _train_algorithm(
     kind = _registry().find(name)
     hyperparameters = kind.Hyperparameters.parse(raw)
     hardware = measure()
-    run = Run(layout, hyperparameters, hardware=hardware, stopping=lambda: stop.requested)
+    run = Run(
+        layout, hyperparameters, hardware=hardware, stopping=lambda: stop.requested,
+        end_line=lines.finish,
+    )
     _check_hosts(name, kind, run)
     _say(_plan(name, run, hardware))
     ready = time.monotonic()

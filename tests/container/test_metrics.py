@@ -96,3 +96,11 @@ def test_a_later_host_writes_its_file_and_prints_nothing(tmp_path, capsys):
     metrics.log("loss", 1.0)
     assert capsys.readouterr().out == ""
     assert json.loads(metrics.path.read_text())["host"] == "algo-2"
+
+
+def test_a_metric_stands_on_a_line_of_its_own_after_an_open_one(tmp_path, capsys):
+    """TRAIN-190: an expression that begins at the line's start would miss it otherwise."""
+    metrics = Metrics(tmp_path, end_line=lambda: print())
+    print("epoch 1 …", end="")
+    metrics.log("train:loss", 0.5)
+    assert capsys.readouterr().out.splitlines() == ["epoch 1 …", "train:loss=0.5"]
