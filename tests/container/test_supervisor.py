@@ -16,6 +16,11 @@ from byoa.container.supervisor import Exit, Supervisor, run
 LIMIT = 30.0  # seconds that no test here needs
 
 
+# A handler that prints must not come in between of another print: the "up" of a child whose handler
+# prints goes past Python's buffer.
+UP = "import os; os.write(1, b'up\\n')\n"
+
+
 def python(text):
     return [sys.executable, "-c", text]
 
@@ -308,7 +313,7 @@ def test_terminate_reaches_the_child_which_may_exit_in_its_own_way():
         "import signal, sys, time\n"
         "def stop(*_): print('saved'); sys.exit(3)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
-        "print('up', flush=True)\n"
+        + UP +
         "time.sleep(100)"
     )
     child.terminate()
@@ -376,7 +381,7 @@ def test_run_forwards_signals_and_restores_the_handlers(number):
         "import signal, sys, time\n"
         f"def stop(n, _): print('child got', n, flush=True); sys.exit(0)\n"
         f"signal.signal({int(number)}, stop)\n"
-        "print('up', flush=True)\n"
+        + UP +
         "time.sleep(100)"
     )
     with runner(child) as process:
@@ -391,10 +396,10 @@ def test_a_second_signal_is_forwarded_too_and_breaks_nothing():
         "import signal, sys, time\n"
         "seen = []\n"
         "def stop(n, _):\n"
-        "    seen.append(n); print('got', len(seen), flush=True)\n"
+        "    seen.append(n); os.write(1, f'got {len(seen)}\\n'.encode())\n"
         "    if len(seen) == 3: sys.exit(9)\n"
         "signal.signal(signal.SIGTERM, stop); signal.signal(signal.SIGINT, stop)\n"
-        "print('up', flush=True)\n"
+        + UP +
         "while True: time.sleep(0.05)"
     )
     with runner(child) as process:
