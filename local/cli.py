@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from byoa.container.errors import ByoaError
@@ -37,6 +36,7 @@ class Parser(argparse.ArgumentParser):
         hint = f"; did you mean {near[0]!r}?" if near else ""
         self.exit(2, f"byoa: {message}{hint}\nsee `{self.prog} --help`\n")
 
+
 def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse, and let the verb's own parser answer for options that nobody knows."""
     args, unknown = parser.parse_known_args(argv)
@@ -59,7 +59,6 @@ def build_parser() -> Parser:
     for module in MODULES:
         module.add(commands)
     for sub in commands.choices.values():
-        sub.formatter_class = argparse.RawDescriptionHelpFormatter
         sub.set_defaults(parser=sub)
     return parser
 
@@ -95,5 +94,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).parent)]
     sys.exit(main())

@@ -36,11 +36,6 @@ class ResourceInUse(AwsError):
         super().__init__("ResourceInUse", message)
 
 
-class ResourceNotFound(AwsError):
-    def __init__(self, message: str) -> None:
-        super().__init__("ResourceNotFound", message)
-
-
 class UnknownOperation(AwsError):
     """An operation that is not run here; the message names the nearest one that is."""
 

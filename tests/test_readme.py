@@ -51,7 +51,8 @@ def test_every_command_and_snippet_runs(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    session, folder = ["set -euo pipefail"], tmp_path / "empty"
+    session = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
+    folder = tmp_path / "empty"
     folder.mkdir()
     for number, (language, body) in enumerate(BLOCK.findall(README)[1:], 2):
         if language == "python" and "class NearestCentroid" in body:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ByCaller = Callable[["Request", Caller], "Response"]
-
 INVOCATIONS = re.compile(r"/endpoints/[^/]+/invocations")
 _S3_SERVICES = frozenset({"s3", "s3express", "s3-object-lambda"})
 # <service>.amazonaws.com, <service>.<region>.amazonaws.com, both with .cn; <service>.….api.aws

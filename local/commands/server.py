@@ -118,7 +118,7 @@ def run_down(args: argparse.Namespace) -> int:
         for container in left:
             container.stop(max(0.0, end - time.monotonic()))
         if left:
-            print(f"stopped {len(left)} containers that an earlier one left running")
+            print(f"stopped what an earlier one left running: {len(left)} container(s)")
         return 0
     pid = record["pid"]
     os.kill(pid, signal.SIGTERM)
@@ -168,7 +168,7 @@ def run_status(args: argparse.Namespace) -> int:
     else:
         print(f"not running (home {chosen.home}); start it with `byoa up`")
         if left := len(_left_containers(chosen.home)):
-            print(f"{left} containers of an earlier one still run: `byoa up` takes them over,"
+            print(f"{left} container(s) of an earlier one still run: `byoa up` takes them over,"
                   " `byoa down` stops them")
     return 0 if record else 1
 
