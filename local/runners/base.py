@@ -12,6 +12,25 @@ from byoa.container.supervisor import Exit
 
 
 @dataclass(frozen=True)
+class Network:
+    """What the containers of one job share: they reach one another by host name."""
+
+    name: str  # unique on this machine, e.g. "training-job-1"
+    hosts: tuple[str, ...]  # every host of the job, in the service's order
+    isolated: bool = False  # reaches nothing but these hosts (TRAIN-12)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an instance gives its container; None leaves the machine's own limit."""
+
+    cpus: float | None = None
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
 class ContainerSpec:
     """One container to run, as SageMaker's contract describes it."""
 
@@ -24,6 +43,9 @@ class ContainerSpec:
     entrypoint: tuple[str, ...] | None = None  # replaces the image's ENTRYPOINT (TRAIN-02)
     port: int | None = None  # port that the container listens on, to be published
     isolated: bool = False  # EnableNetworkIsolation (TRAIN-12)
+    host: str | None = None  # its host name, "algo-1"; one of network.hosts where there is one
+    network: Network | None = None
+    limits: Limits = Limits()
 
 
 class Container(ABC):
@@ -85,3 +107,6 @@ class Runner(ABC):
 
         `{"name": …}` is enough where the server died before it could keep the handle.
         """
+
+    def release(self, network: Network) -> None:
+        """Remove what was made for a network whose containers have all been removed."""
