@@ -64,7 +64,9 @@ class Service:
         self.buckets = Buckets(settings.home)
         self.aws = AwsServices(settings.account)
         logs, metrics = Logs(self.aws.moto), Metrics(self.aws.moto)
-        runner = ProcessRunner(Images(self.state), settings.home, sandbox=settings.sandbox)
+        self.runner = runner = ProcessRunner(
+            Images(self.state), settings.home, sandbox=settings.sandbox
+        )
         self.training_jobs = TrainingJobs(
             self.state, self.buckets, runner, settings, logs, metrics, self._container_environment
         )
@@ -147,11 +149,12 @@ class Service:
         document = {"jobs": len(running), "endpoints": len(self.state.list("endpoint"))}
         return Response(200, [("Content-Type", "application/json")], json.dumps(document).encode())
 
-    def _container_environment(self, caller: Caller) -> dict[str, str]:
+    def _container_environment(self, caller: Caller, image: str) -> dict[str, str]:
         """How code in a container reaches this service; the keys open nothing but this server."""
+        url = self.runner.inside(image, self.url)
         return {
-            "AWS_ENDPOINT_URL": self.url,
-            "S3_ENDPOINT_URL": self.url,
+            "AWS_ENDPOINT_URL": url,
+            "S3_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "byoa",
             "AWS_SECRET_ACCESS_KEY": "byoa",
             "AWS_REGION": caller.region,

@@ -54,7 +54,7 @@ class Platform:
     buckets: Buckets
     settings: Settings
     # Variables by which a container reaches this service: address and credentials.
-    environment: Callable[[Caller], Mapping[str, str]]
+    environment: Callable[[Caller, str], Mapping[str, str]]
     logs: LogService
 
 
@@ -287,7 +287,10 @@ class Instance:
             log=self._log_path,
             environment=hosting_environment(
                 region=place.caller.region,
-                user={**variant.environment, **self._platform.environment(place.caller)},
+                user={
+                    **variant.environment,
+                    **self._platform.environment(place.caller, variant.image),
+                },
             ),
             port=DEFAULT_PORT,
         )

@@ -46,7 +46,7 @@ class TrainingJobs:
         settings: Settings,
         logs: LogService,
         metrics: MetricService,
-        environment: Callable[[Caller], dict[str, str]],
+        environment: Callable[[Caller, str], dict[str, str]],
     ) -> None:
         self._services = TrainingServices(
             settings, state, buckets, runner, logs, metrics, environment

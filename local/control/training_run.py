@@ -176,7 +176,9 @@ class TrainingRun:
         row = self._row()
         stream = f"{self._name}/{HOST}-{int(time.time())}"
         path = mirror_path(services.settings.home, self._caller, GROUP, stream)
-        spec = container_spec(row, self._layout, path, services.environment(self._caller))
+        image = self._request["AlgorithmSpecification"]["TrainingImage"]
+        access = services.environment(self._caller, image)
+        spec = container_spec(row, self._layout, path, access)
         self._note(stream=stream, container=spec.name)
         self._enter("Training", "Training image download completed. Training in progress.")
         container = services.runner.start(spec)

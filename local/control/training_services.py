@@ -39,4 +39,4 @@ class TrainingServices:
     runner: Runner
     logs: LogService
     metrics: MetricService
-    environment: Callable[[Caller], dict[str, str]]
+    environment: Callable[[Caller, str], dict[str, str]]  # of an image

@@ -93,9 +93,15 @@ class Runner(ABC):
     name: str
 
     @abstractmethod
-    def check(self, image: str, *, isolated: bool = False) -> None:
-        """Raise UnsupportedError for an image, or an isolation, that it cannot run; the error
-        names the nearest that it can."""
+    def check(
+        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
+    ) -> None:
+        """Raise UnsupportedError for an image that it cannot run, or not in this way: without a
+        network, on so many hosts, behind a published port; the error names the nearest it can."""
+
+    def inside(self, image: str, url: str) -> str:
+        """The address at which a container of `image` reaches `url`, a server of this machine."""
+        return url
 
     @abstractmethod
     def start(self, spec: ContainerSpec) -> Container:
@@ -108,5 +114,5 @@ class Runner(ABC):
         `{"name": …}` is enough where the server died before it could keep the handle.
         """
 
-    def release(self, network: Network) -> None:
+    def release(self, network: Network) -> None:  # noqa: B027 - most have nothing to remove
         """Remove what was made for a network whose containers have all been removed."""

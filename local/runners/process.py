@@ -64,8 +64,16 @@ class ProcessRunner(Runner):
                 self._probed = True
             return self._unavailable
 
-    def check(self, image: str, *, isolated: bool = False) -> None:
+    def check(
+        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
+    ) -> None:
         self._images.resolve(image)
+        if hosts > 1:
+            raise UnsupportedError(
+                "HOSTS_UNSUPPORTED",
+                f"{hosts} hosts do not run as processes of this machine",
+                expected="ResourceConfig.InstanceCount 1",
+            )
         if isolated and self.no_sandbox is not None:
             raise UnsupportedError(
                 "ISOLATION_UNAVAILABLE",

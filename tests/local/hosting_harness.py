@@ -162,7 +162,7 @@ class Hosting(Clients):
             self.runner,
             self.buckets,
             self.settings,
-            lambda caller: {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "local"},
+            lambda caller, image: {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "local"},
             Logs(self.aws.moto),
         )
         self.endpoints = Endpoints(self.state, platform, self.router)

@@ -49,7 +49,7 @@ class Laboratory:
         self.runner = ProcessRunner(self.images, self.home, sandbox=self.sandbox)
         self.training = TrainingJobs(
             self.state, self.buckets, self.runner, self.settings, self.logs, self.metrics,
-            lambda caller: {
+            lambda caller, image: {
                 "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "byoa",
             },
         )
