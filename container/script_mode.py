@@ -10,11 +10,9 @@ import difflib
 import importlib.util
 import os
 import shutil
-import socket
 import sys
 import tarfile
 import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,15 +21,15 @@ from urllib.parse import unquote, urlsplit
 
 from byoa.container import contract
 from byoa.container.contract import InputDataConfig, Layout, ResourceConfig
-from byoa.container.errors import AlgorithmError, ContractError, UnsupportedError
+from byoa.container.errors import AlgorithmError, UnsupportedError
 from byoa.container.hardware import measure, oom_kills, size
+from byoa.container.hosts import wait_for_hosts
 from byoa.container.script_failure import report
 from byoa.container.supervisor import run
 
 SUBMIT_HYPERPARAMETER = "sagemaker_submit_directory"
 SUBMIT_VARIABLE = "SAGEMAKER_SUBMIT_DIRECTORY"
 TAIL_LINES = 400  # of the script's output, for the failure report
-HOSTS_SECONDS = 900.0  # the toolkit's limit for the other hosts' names to resolve (TRAIN-65)
 
 # Hyperparameters that choose a launcher of many processes (TRAIN-45): set, they are refused.
 _LAUNCHERS = (
@@ -70,7 +68,7 @@ def train(
     _say(f"plan: script {entry} on {resources.current_host} ({resources.rank + 1} of"
          f" {len(resources.hosts)}): {measure(environ).describe()}; code {submitted}")
     _install_requirements(layout.code, env)
-    _wait_for_hosts(resources)
+    wait_for_hosts(resources, stopping=stopping, say=_say)
     if stopping():  # what came in before the script could get it
         _say(f"stopped before {entry} was started")
         return contract.EXIT_SIGTERM
@@ -272,29 +270,6 @@ def _install_requirements(code: Path, env: Mapping[str, str]) -> None:
             remedy="put them into the image; under network isolation nothing can be downloaded",
         )
     _say(f"requirements.txt installed in {ended.seconds:.1f} s")
-
-
-def _wait_for_hosts(resources: ResourceConfig) -> None:
-    """Until the name of every host resolves: they start at different times (TRAIN-65, CHK-13)."""
-    if len(resources.hosts) == 1:
-        return
-    deadline = time.monotonic() + HOSTS_SECONDS
-    for host in resources.hosts:
-        pause = 0.1
-        while True:
-            try:
-                socket.getaddrinfo(host, None)
-                break
-            except OSError as error:
-                if time.monotonic() + pause > deadline:
-                    raise ContractError(
-                        "HOST_UNRESOLVED", f"the name {host} does not resolve: {error}",
-                        expected="the platform makes every host of the job resolvable",
-                    ) from None
-                if pause == 0.1:
-                    _say(f"waiting for the name {host} to resolve")
-            time.sleep(pause)
-            pause = min(2 * pause, 30.0)
 
 
 def _run(layout: Layout, entry: str, arguments: list[str], env: Mapping[str, str]) -> int:

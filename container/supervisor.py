@@ -39,6 +39,7 @@ class Exit:
     out_of_memory: bool = False  # the kernel's counter rose, and SIGKILL did not come from us
     seconds: float = 0.0
     peak_rss_bytes: int = 0  # of the child or its largest reaped child; at least our size at fork
+    moment: float = 0.0  # epoch seconds of the end; 0 where nobody saw it
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -177,7 +178,7 @@ class Supervisor:
                         os.read(self._wake_read, 64)
                     if kill_at is not None and time.monotonic() >= kill_at:
                         self.kill()
-        seconds = time.monotonic() - self._started
+        seconds, moment = time.monotonic() - self._started, time.time()
         self._drained.wait(self.drain)
         with self._lock:
             self._kill_group()  # the zombie still holds the group's number: nobody else is hit
@@ -188,7 +189,7 @@ class Supervisor:
             self._reaped = True
             os.close(self._wake_read)
             os.close(self._wake_write)
-        self.exit = self._classify(status, usage, seconds, oom_before)
+        self.exit = self._classify(status, usage, oom_before, seconds, moment)
         self._done.set()
 
     def _exited(self) -> bool:
@@ -222,10 +223,10 @@ class Supervisor:
             self._child.returncode = code
 
     def _classify(
-        self, status: int | None, usage: Any, seconds: float, oom_before: int | None
+        self, status: int | None, usage: Any, oom_before: int | None, seconds: float, moment: float
     ) -> Exit:
         if status is None:
-            return Exit(EXIT_LOST, seconds=seconds)
+            return Exit(EXIT_LOST, seconds=seconds, moment=moment)
         code = os.waitstatus_to_exitcode(status)
         number = -code if code < 0 else None
         shell_code = 128 + number if number is not None else code
@@ -234,7 +235,8 @@ class Supervisor:
             after = oom_kills()
             out_of_memory = after is not None and after > oom_before
         unit = 1 if sys.platform == "darwin" else 1024
-        return Exit(shell_code, number, out_of_memory, seconds, int(usage.ru_maxrss) * unit)
+        size = int(usage.ru_maxrss) * unit
+        return Exit(shell_code, number, out_of_memory, seconds, size, moment)
 
     # --- the draining thread ---
 

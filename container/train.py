@@ -24,6 +24,7 @@ from byoa.container import contract
 from byoa.container.contract import Layout
 from byoa.container.errors import AlgorithmError, ByoaError, UnsupportedError, failure_report
 from byoa.container.hardware import Hardware, measure, size
+from byoa.container.hosts import wait_for_hosts
 from byoa.container.line_ends import LineEnds
 from byoa.container.manifest import MANIFEST, Manifest, write_manifest
 from byoa.container.run import Run
@@ -137,6 +138,7 @@ def _train_algorithm(
     )
     _check_hosts(name, kind, run)
     _say(_plan(name, run, hardware))
+    wait_for_hosts(run.hosts, stopping=lambda: stop.requested, say=_say)
     ready = time.monotonic()
     try:
         kind(hyperparameters).train(run)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from byoa.container.contract import NETWORK_INTERFACE
 from byoa.container.supervisor import Exit
 
 
@@ -102,6 +103,10 @@ class Runner(ABC):
     def inside(self, image: str, url: str) -> str:
         """The address at which a container of `image` reaches `url`, a server of this machine."""
         return url
+
+    def interface(self, image: str) -> str:
+        """The network interface by which the hosts of a job of `image` reach one another."""
+        return NETWORK_INTERFACE
 
     @abstractmethod
     def start(self, spec: ContainerSpec) -> Container:

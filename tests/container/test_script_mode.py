@@ -12,8 +12,8 @@ import textwrap
 import pytest
 
 from byoa.container import script_mode
-from byoa.container.contract import Layout, ResourceConfig
-from byoa.container.errors import AlgorithmError, ContractError, UnsupportedError
+from byoa.container.contract import Layout
+from byoa.container.errors import AlgorithmError, UnsupportedError
 
 QUOTED = {"sagemaker_program": '"train.py"'}
 
@@ -254,33 +254,6 @@ def test_without_the_toolkit_the_extra_is_named(tree):
     assert done.returncode == 1
     assert "pip install 'byoa[script]'" in tree.failure
     assert "[SCRIPT_MODE_MISSING]" in tree.failure
-
-
-def test_the_names_of_all_hosts_are_waited_for(monkeypatch, capsys):
-    """TRAIN-65, CHK-13: a name that does not resolve at first is asked for again."""
-    answers = {"algo-1": 0, "algo-2": 2}
-
-    def getaddrinfo(host, port):
-        if answers[host]:
-            answers[host] -= 1
-            raise OSError("Name or service not known")
-        return []
-
-    monkeypatch.setattr(script_mode.socket, "getaddrinfo", getaddrinfo)
-    script_mode._wait_for_hosts(ResourceConfig("algo-1", ("algo-1", "algo-2")))
-    assert answers["algo-2"] == 0
-    assert capsys.readouterr().out == "waiting for the name algo-2 to resolve\n"
-
-
-def test_a_host_that_never_resolves_is_named(monkeypatch):
-    monkeypatch.setattr(script_mode, "HOSTS_SECONDS", 0.0)
-
-    def getaddrinfo(host, port):
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr(script_mode.socket, "getaddrinfo", getaddrinfo)
-    with pytest.raises(ContractError, match="HOST_UNRESOLVED"):
-        script_mode._wait_for_hosts(ResourceConfig("algo-1", ("algo-1", "algo-2")))
 
 
 # --- where the code comes from ---

@@ -464,5 +464,5 @@ def test_a_child_reaped_by_somebody_else_ends_with_a_code_that_is_no_success():
 
 
 def test_an_exit_survives_json():
-    ended = Exit(137, 9, True, 1.5, 1 << 20)
+    ended = Exit(137, 9, True, 1.5, 1 << 20, 1_700_000_000.5)
     assert Exit.from_json({**ended.to_json(), "later": 1}) == ended

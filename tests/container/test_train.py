@@ -44,13 +44,16 @@ def test_the_plan_and_the_times_are_one_line_each(tree):
     assert [line for line in output.splitlines() if line.startswith("trained in ")]
 
 
-def test_the_golden_files_of_the_service_are_read(tree):
-    """CHK-01 with FIX-01, FIX-03, FIX-04 and FIX-05 as they are."""
+def test_the_golden_files_of_the_service_are_read(tree, tmp_path):
+    """CHK-01 with FIX-01, FIX-03, FIX-04 and FIX-05 as they are; the three hosts' names resolve."""
+    tmp_path.joinpath("sitecustomize.py").write_text(
+        "import socket\nsocket.getaddrinfo = lambda *names, **options: []\n"
+    )
     config = tree.layout.config
     for name in ("inputdataconfig", "resourceconfig", "checkpointconfig"):
         (golden,) = (FIXTURES / "config").glob(f"fix-0*-{name}.json")
         (config / f"{name}.json").write_bytes(golden.read_bytes())
-    code, output = tree.run(**SUMMING)
+    code, output = tree.run(**SUMMING, PYTHONPATH=f"{FIXTURES}:{tmp_path}")
     assert code == 0, output
     assert "on algo-2 (2 of 3)" in output
     assert "channels train (File), valid (Pipe)" in output
@@ -153,10 +156,23 @@ def test_an_algorithm_that_saves_nothing_fails_with_the_cure(tree):
 
 def test_a_later_host_may_leave_saving_to_the_first(tree):
     """TRAIN-132, TRAP-22"""
-    tree.hosts("algo-2", ["algo-1", "algo-2"])
+    tree.hosts("localhost", ["127.0.0.1", "localhost"])  # names that resolve everywhere
     code, output = tree.run(BYOA_ALGORITHM="summing:Idle")
     assert code == 0, output
+    assert "localhost (2 of 2)" in output
     assert tree.model == set()
+
+
+def test_a_stop_ends_the_wait_for_hosts_that_never_come(tree):
+    """TRAIN-65, TRAIN-150: SIGTERM is seen while names are waited for."""
+    tree.hosts("localhost", ["localhost", "never.invalid"])
+    with tree.start(BYOA_ALGORITHM="summing:Idle") as process:
+        for line in process.stdout:
+            if line == "waiting for the name never.invalid to resolve\n":
+                break
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
 
 
 def test_several_hosts_are_refused_where_the_algorithm_does_not_share_the_work(tree):
