@@ -1,0 +1,73 @@
+"""A check as data: what holds, by which clause, what to do where it does not, and how it is told.
+
+One decorated function is one check; a module of checks registers them in order of definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from byoa.local.check.trial import Trial
+
+GROUPS = ("image", "training", "hosting", "processing")
+PASS, FAIL, SKIP = "pass", "fail", "skip"
+
+
+class NotApplicable(Exception):
+    """A check cannot be made here; its text says why. The check becomes a skip."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one check found. `cause` names the very file, value or line; `cure` what to do."""
+
+    outcome: str  # "pass", "fail" or "skip"
+    cause: str = ""
+    cure: str = ""  # "" is the check's own
+    evidence: str = ""  # what was seen: a log's end, a header, a listing
+
+
+def passed(evidence: str = "") -> Verdict:
+    return Verdict(PASS, evidence=evidence)
+
+
+def failed(cause: str, *, cure: str = "", evidence: str = "") -> Verdict:
+    return Verdict(FAIL, cause, cure, evidence)
+
+
+def skipped(cause: str) -> Verdict:
+    return Verdict(SKIP, cause)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One entry of the catalogue."""
+
+    id: str  # stable, kebab-case
+    clause: str  # "TRAIN-01, CHK-01"
+    group: str  # one of GROUPS
+    title: str  # what holds, as a sentence
+    cure: str  # what to do where it does not
+    needs: tuple[str, ...]  # ids of checks without whose pass this one tells nothing
+    run: Callable[[Trial], Verdict]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(
+    id: str, *, clause: str, group: str, title: str, cure: str, needs: tuple[str, ...] = ()
+) -> Callable[[Callable[[Trial], Verdict]], Callable[[Trial], Verdict]]:
+    """Register the decorated function as a check; the function itself stays as it is."""
+    assert group in GROUPS, f"{id}: no group is called {group!r}"
+
+    def register(run: Callable[[Trial], Verdict]) -> Callable[[Trial], Verdict]:
+        known = CHECKS.get(id)
+        assert known is None or known.run.__module__ == run.__module__, f"two checks are {id!r}"
+        CHECKS[id] = Check(id, clause, group, title, cure, needs, run)
+        return run
+
+    return register

@@ -1,0 +1,228 @@
+"""A box that is a container of the engine, started as the service starts one.
+
+Every container carries the label `byoa.check`, so that what a killed checker left can be found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, ROOT
+from byoa.container.errors import ByoaError
+from byoa.container.supervisor import Exit
+from byoa.local.check import proc
+from byoa.local.check.box import Box, BoxSpec, Process
+
+LABEL = "byoa.check"
+LOOPBACK = "127.0.0.1"
+ADDRESS_SECONDS = 5.0  # that the engine may take to publish a port
+ENGINE_LOST = 255
+
+
+class DockerBox(Box):
+    """A container, its log drained and its end awaited by one thread."""
+
+    def __init__(self, engine: Any, image: str, spec: BoxSpec, *, owner: str) -> None:
+        self.spec = spec
+        self._engine = engine
+        self._api = engine.api
+        self._log = bytearray()
+        self._ended = threading.Event()
+        self._exit = Exit(ENGINE_LOST)
+        self._started = time.monotonic()
+        self._stream: Any = None
+        self._thread: threading.Thread | None = None
+        self._removed = False
+        self.id = _create(engine, image, spec, owner)
+        try:
+            self._start()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _start(self) -> None:
+        from docker.errors import APIError
+
+        # Attached before the start, so that not one byte of the output is lost.
+        self._stream = self._api.attach(self.id, stdout=True, stderr=True, stream=True, logs=True)
+        try:
+            self._api.start(self.id)
+        except APIError as error:
+            self._never_ran(str(error.explanation or error))
+            return
+        self._thread = threading.Thread(target=self._watch, name=f"box-{self.id[:12]}", daemon=True)
+        self._thread.start()
+
+    def _never_ran(self, message: str) -> None:
+        """The first program did not start: the same exit codes as `docker run` and the service."""
+        self._stream.close()
+        code = self._inspect()["State"].get("ExitCode") or 0
+        if not code:
+            denied = "permission denied" in message or "exec format error" in message
+            code = EXIT_NOT_EXECUTABLE if denied else EXIT_NOT_FOUND
+        self._log += message.encode() + b"\n"
+        self._exit = Exit(code)
+        self._ended.set()
+
+    def _watch(self) -> None:
+        try:
+            with contextlib.suppress(Exception):  # a lost stream must not hide the exit
+                for chunk in self._stream:
+                    self._log += chunk
+            self._api.wait(self.id, timeout=None)
+            state = self._inspect()["State"]
+            code = int(state["ExitCode"]) % 256
+            self._exit = Exit(
+                code,
+                signal=code - 128 if 128 < code <= 128 + signal.NSIG else None,
+                out_of_memory=bool(state.get("OOMKilled")),
+                seconds=time.monotonic() - self._started,
+            )
+        except Exception as error:  # removed under our hands, or the engine went away
+            self._log += f"(the engine no longer tells: {error})\n".encode()
+        finally:
+            self._ended.set()
+
+    def _inspect(self) -> dict[str, Any]:
+        document: dict[str, Any] = self._api.inspect_container(self.id)
+        return document
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        if self.spec.port is None:
+            return None
+        until = time.monotonic() + ADDRESS_SECONDS
+        while True:
+            ports = self._inspect()["NetworkSettings"]["Ports"] or {}
+            found = ports.get(f"{self.spec.port}/tcp")
+            if found:
+                return LOOPBACK, int(found[0]["HostPort"])
+            if self._ended.is_set() or time.monotonic() > until:
+                return LOOPBACK, 0  # nothing answers there: the box has ended
+            time.sleep(0.02)
+
+    @property
+    def log(self) -> str:
+        return bytes(self._log).decode("utf-8", "replace")
+
+    def wait(self, timeout: float) -> Exit | None:
+        return self._exit if self._ended.wait(timeout) else None
+
+    def terminate(self) -> None:
+        self._signal("SIGTERM")
+
+    def kill(self) -> None:
+        self._signal("SIGKILL")
+
+    def _signal(self, name: str) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):  # it has ended already
+            self._api.kill(self.id, name)
+
+    def processes(self) -> list[Process]:
+        from docker.errors import APIError
+
+        try:
+            table = self._api.top(self.id, ps_args="-eo pid,ppid,args")
+        except APIError:
+            return []
+        rows = [(int(row[0]), int(row[1]), row[2]) for row in table["Processes"] or []]
+        known = {pid for pid, _, _ in rows}
+        rows.sort(key=lambda row: (row[1] in known, row[0]))  # the first one's parent is outside
+        return [Process(pid, ppid, proc.argv(pid) or tuple(text.split())) for pid, ppid, text in rows]
+
+    def listeners(self) -> list[tuple[str, int]]:
+        if self._ended.is_set():
+            return []
+        pid = self._inspect()["State"]["Pid"]
+        tables = [f"/proc/{pid}/net/tcp", f"/proc/{pid}/net/tcp6"]
+        try:
+            return proc.listening([Path(each).read_text() for each in tables])
+        except OSError:  # the engine is in a virtual machine: look from inside
+            return proc.listening([self._inside("cat", "/proc/net/tcp"),
+                                   self._inside("cat", "/proc/net/tcp6")])
+
+    def _inside(self, *argv: str) -> str:
+        """Output of a program in the running container; empty where it cannot be run."""
+        from docker.errors import APIError
+
+        try:
+            run = self._api.exec_create(self.id, list(argv), stderr=False)
+            return bytes(self._api.exec_start(run["Id"])).decode("utf-8", "replace")
+        except APIError:
+            return ""
+
+    def remove(self) -> None:
+        from docker.errors import NotFound
+
+        if self._removed:
+            return
+        with contextlib.suppress(NotFound):
+            self._api.remove_container(self.id, force=True, v=True)
+        self._removed = True
+        if self._thread is not None:
+            self._thread.join(10.0)
+        if self._stream is not None:
+            self._stream.close()
+
+
+def _create(engine: Any, image: str, spec: BoxSpec, owner: str) -> str:
+    from docker.errors import APIError
+
+    api = engine.api
+    binds = [f"{spec.ml}:{ROOT}:rw"]
+    if spec.read_only_model:
+        binds.append(f"{spec.ml / 'model'}:{ROOT / 'model'}:ro")
+    binds += [f"{path}:{inside}:rw" for inside, path in spec.mounts.items()]
+    own = spec.network not in ("bridge", "none")
+    port = spec.port
+    host = api.create_host_config(
+        binds=binds,
+        network_mode=spec.network,
+        port_bindings=None if port is None else {f"{port}/tcp": (LOOPBACK, None)},
+        read_only=spec.read_only,
+        tmpfs={"/tmp": ""} if spec.read_only else None,  # noqa: S108 - a path in the container
+        mem_limit=spec.memory_bytes,
+        memswap_limit=spec.memory_bytes,
+        shm_size=spec.shm_bytes,
+        init=False,
+    )
+    networking = None
+    if own:
+        networking = api.create_networking_config(
+            {spec.network: api.create_endpoint_config(aliases=[spec.host] if spec.host else None)}
+        )
+    try:
+        created = api.create_container(
+            image,
+            command=list(spec.command),
+            entrypoint=None if spec.entrypoint is None else list(spec.entrypoint),
+            environment=dict(spec.environment),
+            ports=None if port is None else [(port, "tcp")],
+            user=spec.user,
+            hostname=spec.host,
+            tty=False,
+            stdin_open=False,
+            host_config=host,
+            networking_config=networking,
+            labels={LABEL: owner},
+        )
+    except APIError as error:
+        raise ByoaError(
+            "CHECK_CONTAINER", f"no container of {image} can be made: {error.explanation}"
+        ) from None
+    return str(created["Id"])
+
+
+def listed(engine: Any, owner: str | None = None) -> list[Mapping[str, Any]]:
+    """The containers that checkers made, or one of them."""
+    label = LABEL if owner is None else f"{LABEL}={owner}"
+    found: list[Mapping[str, Any]] = engine.api.containers(all=True, filters={"label": label})
+    return found

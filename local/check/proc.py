@@ -1,0 +1,74 @@
+"""What this machine's /proc says about processes and listening sockets of a box."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from byoa.local.check.box import Process
+
+_LISTEN = "0A"
+
+
+def descendants(first: int) -> list[Process]:
+    """`first` and every process below it; empty where there is no /proc or the process is gone."""
+    parents: dict[int, int] = {}
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name in parentheses may hold spaces and parentheses itself.
+            fields = each.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields and fields[0] != "Z":
+            parents[int(each.parent.name)] = int(fields[1])
+    if first not in parents:
+        return []
+    found = [first]
+    for pid in found:
+        found += sorted(child for child, parent in parents.items() if parent == pid)
+    return [Process(pid, parents[pid], argv(pid)) for pid in found]
+
+
+def argv(pid: int) -> tuple[str, ...]:
+    """The command line of a process; empty for one that is gone or not ours to read."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ()
+    return tuple(part.decode("utf-8", "replace") for part in text.split(b"\0")[:-1])
+
+
+def inodes(pids: Iterable[int]) -> set[str]:
+    """The sockets that these processes hold."""
+    found = set()
+    for pid in pids:
+        try:
+            links = [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            continue
+        found |= {name[8:-1] for name in links if name.startswith("socket:[")}
+    return found
+
+
+def listening(tables: Iterable[str], own: set[str] | None = None) -> list[tuple[str, int]]:
+    """Listening addresses in texts of /proc/net/tcp and tcp6; of the sockets `own` where given."""
+    found = set()
+    for table in tables:
+        for line in table.splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 9 and fields[3] == _LISTEN and (own is None or fields[9] in own):
+                address, _, port = fields[1].partition(":")
+                found.add((_address(address), int(port, 16)))
+    return sorted(found)
+
+
+def _address(text: str) -> str:
+    """Dotted or colon form of the kernel's words of four bytes in host order."""
+    words = [int(text[at:at + 8], 16) for at in range(0, len(text), 8)]
+    packed = b"".join(struct.pack("=I", word) for word in words)
+    if len(packed) == 4:
+        return socket.inet_ntoa(packed)
+    return str(ipaddress.IPv6Address(packed))
