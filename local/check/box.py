@@ -35,6 +35,7 @@ class BoxSpec:
     user: str | None = None  # "1000:1000"; None is the image's
     entrypoint: tuple[str, ...] | None = None  # replaces the image's ENTRYPOINT
     read_only_model: bool = False  # /opt/ml/model is mounted read-only (HOST-40)
+    read_only_data: bool = False  # /opt/ml/input/data is, as FastFile mounts are (TRAIN-93)
     read_only: bool = False  # the whole root file system is, but /tmp
     mounts: Mapping[str, Path] = field(default_factory=dict)  # more of this machine, by inner path
     memory_bytes: int | None = None
@@ -80,6 +81,10 @@ class Box(ABC):
     @abstractmethod
     def listeners(self) -> list[tuple[str, int]]:
         """Inner addresses and ports on which a process listens: ("0.0.0.0", 8080)."""
+
+    @abstractmethod
+    def changes(self) -> list[str]:
+        """Inner paths that were added or changed beside /opt/ml; what is lost with the box."""
 
     @abstractmethod
     def remove(self) -> None:

@@ -23,6 +23,7 @@ LABEL = "byoa.check"
 LOOPBACK = "127.0.0.1"
 ADDRESS_SECONDS = 5.0  # that the engine may take to publish a port
 ENGINE_LOST = 255
+DELETED = 2  # a kind of change in the engine's list of them
 
 
 class DockerBox(Box):
@@ -149,6 +150,10 @@ class DockerBox(Box):
             return proc.listening([self._inside("cat", "/proc/net/tcp"),
                                    self._inside("cat", "/proc/net/tcp6")])
 
+    def changes(self) -> list[str]:
+        found = self._api.diff(self.id) or []
+        return [each["Path"] for each in found if each["Kind"] != DELETED]
+
     def _inside(self, *argv: str) -> str:
         """Output of a program in the running container; empty where it cannot be run."""
         from docker.errors import APIError
@@ -180,6 +185,8 @@ def _create(engine: Any, image: str, spec: BoxSpec, owner: str) -> str:
     binds = [f"{spec.ml}:{ROOT}:rw"]
     if spec.read_only_model:
         binds.append(f"{spec.ml / 'model'}:{ROOT / 'model'}:ro")
+    if spec.read_only_data:
+        binds.append(f"{spec.ml / 'input' / 'data'}:{ROOT / 'input' / 'data'}:ro")
     binds += [f"{path}:{inside}:rw" for inside, path in spec.mounts.items()]
     own = spec.network not in ("bridge", "none")
     port = spec.port

@@ -100,6 +100,9 @@ class ProcessBox(Box):
             return []
         return proc.listening(tables, own)
 
+    def changes(self) -> list[str]:
+        raise NotApplicable("a process has no file system of its own")
+
     def _first(self) -> int | None:
         try:
             document = json.loads((self._directory / "child.json").read_text(encoding="utf-8"))
@@ -120,6 +123,7 @@ def _refuse(spec: BoxSpec) -> None:
         (spec.entrypoint, "a process has no ENTRYPOINT to replace"),
         (spec.user, "a process runs as whoever started it"),
         (spec.read_only_model, "a process's /opt/ml/model cannot be made read-only"),
+        (spec.read_only_data, "a process's /opt/ml/input/data cannot be made read-only"),
         (spec.read_only, "a process's file system cannot be made read-only"),
         (spec.mounts, "a process has no mounts"),
         (spec.memory_bytes or spec.shm_bytes, "a process has no memory limit of its own"),

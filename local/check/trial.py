@@ -53,6 +53,9 @@ class Samples:
     accept: str | None = None
     model: Path | None = None  # model folder or model.tar.gz; None is what the training run left
     environment: Mapping[str, str] = field(default_factory=dict)
+    hosts: int = 1  # 2: the image trains on several hosts
+    pipe: tuple[str, ...] = ()  # channels that it reads in Pipe mode
+    process_command: tuple[str, ...] = ()  # ContainerEntrypoint of a processing job
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Waits:
 
     training_seconds: float = 600.0  # a training run on the samples, start to end
     training_stop_seconds: float = TRAINING_STOP_GRACE_SECONDS
+    peer_seconds: float = 30.0  # that a host's name takes to resolve (TRAIN-65)
     hosting_stop_seconds: float = HOSTING_STOP_GRACE_SECONDS
     startup_seconds: float = STARTUP_WINDOW_SECONDS
     ping_seconds: float = PING_TIMEOUT_SECONDS
@@ -136,6 +140,7 @@ class Trial:
         user: str | None = None,
         entrypoint: Sequence[str] | None = None,
         read_only_model: bool = False,
+        read_only_data: bool = False,
         read_only: bool = False,
         mounts: Mapping[str, Path] | None = None,
         memory_bytes: int | None = None,
@@ -150,7 +155,8 @@ class Trial:
             tuple(command), ml, {**self.samples.environment, **(environment or {})},
             network=network, host=host, port=port, user=user,
             entrypoint=None if entrypoint is None else tuple(entrypoint),
-            read_only_model=read_only_model, read_only=read_only, mounts=dict(mounts or {}),
+            read_only_model=read_only_model, read_only_data=read_only_data, read_only=read_only,
+            mounts=dict(mounts or {}),
             memory_bytes=memory_bytes, shm_bytes=shm_bytes,
         )
         made: Box
