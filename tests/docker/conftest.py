@@ -1,0 +1,105 @@
+"""Images that the checker is tested with: a good one, and broken ones made from it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byoa.local.check.catalogue import all_checks
+from byoa.local.check.checks import CHECKS
+from byoa.local.check.docker_engine import connect
+from byoa.local.check.runs import Result, run_checks
+from byoa.local.check.trial import Samples, Trial, Waits
+
+BROKEN = Path(__file__).parent / "broken"
+QUICK = Waits(training_seconds=60, training_stop_seconds=15, hosting_stop_seconds=15,
+              startup_seconds=30, invocation_seconds=30)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs an engine."""
+    for item in items:
+        if Path(item.fspath).is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.docker)
+
+
+@pytest.fixture(scope="session")
+def build_image() -> Iterator[Callable[..., str]]:
+    """Builds a folder with a Dockerfile; the images of a session are removed at its end."""
+    engine = connect()
+    base = os.environ.get("BYOA_BASE_IMAGE", "byoa-base:bookworm")
+    tags: list[str] = []
+
+    def build(folder: Path, **arguments: str) -> str:
+        tag = f"byoa-test-check-{folder.name}:{uuid.uuid4().hex[:8]}"
+        stream = engine.api.build(
+            path=str(folder), tag=tag, rm=True, forcerm=True, decode=True,
+            buildargs={"BASE_IMAGE": base, **arguments}, labels={"byoa.test": "check"},
+        )
+        lines: list[str] = []
+        for event in stream:
+            lines.append(str(event.get("stream") or event.get("error") or "").rstrip())
+            assert "error" not in event, "\n".join(lines)
+        tags.append(tag)
+        return tag
+
+    yield build
+    for tag in reversed(tags):
+        engine.api.remove_image(tag, force=True)
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def good_image(build_image: Callable[..., str]) -> str:
+    return build_image(BROKEN / "good")
+
+
+@pytest.fixture
+def check_samples(tmp_path: Path) -> Samples:
+    """What the good image trains on and answers: records of three numbers."""
+    train = tmp_path / "samples" / "train"
+    train.mkdir(parents=True)
+    train.joinpath("part-0.csv").write_text("1,2,3\n4,5,6\n")
+    return Samples(
+        channels={"train": train}, hyperparameters={"epochs": "3"},
+        request=b"1,2,3\n4,5,6\n", content_type="text/csv", accept="text/csv",
+    )
+
+
+@pytest.fixture
+def check_image(check_samples: Samples) -> Callable[..., list[Result]]:
+    """Checks an image, by default with the whole catalogue and quick waits."""
+
+    def run(
+        image: str, *, samples: Samples | None = None, waits: Waits = QUICK,
+        only: Sequence[str] = (), **more: Any,
+    ) -> list[Result]:
+        with Trial.of_image(image, samples or check_samples, waits) as trial:
+            return run_checks(trial, all_checks(), only=only, **more)
+
+    return run
+
+
+@pytest.fixture
+def check_broken(
+    build_image: Callable[..., str], good_image: str, check_image: Callable[..., list[Result]]
+) -> Callable[..., Result]:
+    """Builds broken/<id>/Dockerfile (its build argument GOOD is the good image), runs the checks of
+    the fault's group and those of the image, asserts that the planted fault is the one failure, and
+    gives its result."""
+
+    def run(id: str, *, only: Sequence[str] = (), **options: Any) -> Result:
+        all_checks()
+        image = build_image(BROKEN / id, GOOD=good_image)
+        results = check_image(image, only=only or ("image", CHECKS[id].group), **options)
+        failures = {each.check.id: each.verdict for each in results
+                    if each.verdict.outcome == "fail"}
+        assert set(failures) == {id}, failures
+        return next(each for each in results if each.check.id == id)
+
+    return run
