@@ -32,6 +32,19 @@ class Source:
     path: str
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which host of a job it is: `rank` of `hosts`, for channels that are divided among them."""
+
+    rank: int = 0
+    hosts: int = 1
+
+    def of(self, listed: list[Source]) -> list[Source]:
+        """Every host its own objects, by key in turn; the last may get none (TRAIN-100)."""
+        ordered = sorted(listed, key=lambda each: (each.bucket, each.key))
+        return ordered[self.rank :: self.hosts]
+
+
 def input_data_config(request: Mapping[str, Any]) -> InputDataConfig:
     """What the container reads about its channels (TRAIN-50)."""
     return InputDataConfig(
@@ -48,7 +61,11 @@ def input_data_config(request: Mapping[str, Any]) -> InputDataConfig:
 
 
 def download(
-    buckets: Buckets, request: Mapping[str, Any], layout: Layout, check: Callable[[], None]
+    buckets: Buckets,
+    request: Mapping[str, Any],
+    layout: Layout,
+    check: Callable[[], None],
+    share: Share = Share(),
 ) -> None:
     """Materialise every channel (TRAIN-90); `check` is called before each object, and may raise.
 
@@ -62,6 +79,8 @@ def download(
         source = channel["DataSource"]["S3DataSource"]
         try:
             listed = list(_sources(buckets, source, fast=mode == "FastFile"))
+            if source["S3DataDistributionType"] == "ShardedByS3Key":
+                listed = share.of(listed)
             for each in listed:
                 check()
                 target = directory / each.path

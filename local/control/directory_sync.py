@@ -52,6 +52,14 @@ class DirectorySync:
             self._buckets.materialise(self._bucket, each.key, self._directory / rest)
         self._uploaded = self._scan()
 
+    def resume(self) -> None:
+        """Go on where an earlier server left off: what S3 has newer is not uploaded again, for
+        another host of the job may have written it since (TRAIN-172)."""
+        for name, mark in self._scan().items():
+            kept = self._buckets.stat(self._bucket, f"{self._prefix}{name}")
+            if kept is not None and kept.modified * 1e9 >= mark[1]:
+                self._uploaded[name] = mark
+
     def start(self) -> None:
         self._thread.start()
 

@@ -47,7 +47,7 @@ def problem(definition: MetricDefinition) -> str | None:
 
 
 class MetricScraper:
-    """Searches lines in the order in which they come; keeps the last value of each metric."""
+    """Searches lines as they come; keeps the value of each metric that was printed last."""
 
     def __init__(self, definitions: Sequence[MetricDefinition]) -> None:
         self._searches = [_Search(each) for each in definitions]
@@ -61,8 +61,11 @@ class MetricScraper:
         for search in self._searches:
             value = search.value(text, self._lines)
             if value is not None:
-                search.last = Value(search.definition.name, value, moment)
-                found.append(search.last)
+                each = Value(search.definition.name, value, moment)
+                found.append(each)
+                # Hosts are heard one after the other when their logs are read again (TRAIN-194).
+                if search.last is None or moment >= search.last.moment:
+                    search.last = each
         return found
 
     @property

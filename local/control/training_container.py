@@ -1,8 +1,9 @@
-"""The container of a training job: its files under /opt/ml, variables and command line."""
+"""The containers of a training job, one a host: files under /opt/ml, variables, command."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,47 @@ from byoa.container.contract import (
     write_hyperparameters,
 )
 from byoa.local.control.channels_download import input_data_config
+from byoa.local.control.instance_limits import limits_of
 from byoa.local.control.training_request import metric_definitions
-from byoa.local.runners.base import ContainerSpec
+from byoa.local.runners.base import ContainerSpec, Network
 from byoa.local.storage.state import Row
 
-HOST = "algo-1"
 COMMAND = ("train",)
 
 
-def write_config(layout: Layout, row: Row) -> None:
-    """The files of /opt/ml/input/config (TRAIN-40 … TRAIN-74)."""
+def hosts_of(request: Mapping[str, Any]) -> tuple[str, ...]:
+    """algo-1 … algo-N in the service's order, that of a dictionary (TRAIN-62)."""
+    count = request["ResourceConfig"]["InstanceCount"]
+    return tuple(sorted(f"algo-{number}" for number in range(1, count + 1)))
+
+
+def network_of(row: Row) -> Network:
+    """What the hosts of a job share; names are unique within an account and region (TRAIN-20)."""
+    request = row.document["request"]
+    return Network(
+        name=f"training-{row.account}-{row.region}-{row.name}",
+        hosts=hosts_of(request),
+        isolated=request["EnableNetworkIsolation"],
+    )
+
+
+def container_name(row: Row, host: str) -> str:
+    return f"{network_of(row).name}-{host}"
+
+
+def write_config(layout: Layout, row: Row, host: str, interface: str) -> None:
+    """The files of /opt/ml/input/config of one host (TRAIN-40 … TRAIN-74).
+
+    `interface` is the one by which the hosts reach one another (TRAIN-63).
+    """
     request = row.document["request"]
     write_hyperparameters(layout, request["HyperParameters"])
     input_data_config(request).write(layout)
-    group = InstanceGroup(HOMOGENEOUS_GROUP, request["ResourceConfig"]["InstanceType"], (HOST,))
-    ResourceConfig.for_host(HOST, [group]).write(layout)
+    group = InstanceGroup(
+        HOMOGENEOUS_GROUP, request["ResourceConfig"]["InstanceType"], hosts_of(request)
+    )
+    resources = ResourceConfig.for_host(host, [group])
+    replace(resources, network_interface_name=interface).write(layout)
     MetricDefinition.write_all(layout, metric_definitions(request))
     TrainingJobConfig(request).write(layout)
     for kind, member in (
@@ -51,7 +78,7 @@ def write_config(layout: Layout, row: Row) -> None:
 
 
 def container_spec(
-    row: Row, layout: Layout, log: Path, access: Mapping[str, str]
+    row: Row, host: str, layout: Layout, log: Path, access: Mapping[str, str]
 ) -> ContainerSpec:
     """What to run (TRAIN-01 … TRAIN-03), and what it finds in its environment (TRAIN-80).
 
@@ -62,13 +89,16 @@ def container_spec(
     isolated = request["EnableNetworkIsolation"]
     entrypoint, command = _command(algorithm)
     return ContainerSpec(
-        name=f"training-{row.account}-{row.region}-{row.name}-{HOST}",
+        name=container_name(row, host),
         image=algorithm["TrainingImage"],
         command=command,
         entrypoint=entrypoint,
         ml=layout.root,
         log=log,
         isolated=isolated,
+        host=host,
+        network=network_of(row),
+        limits=limits_of(request["ResourceConfig"]["InstanceType"]),
         environment=training_environment(
             job_name=row.name,
             job_arn=row.arn,

@@ -14,14 +14,11 @@ from byoa.local.api.tags import check_tags
 from byoa.local.control import training_record as record
 from byoa.local.control.log_follower import LogService, mirror_path
 from byoa.local.control.log_replay import Ended, LogReplay
+from byoa.local.control.training_cluster import KILL_SECONDS
+from byoa.local.control.training_container import network_of
+from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_request import check, complete
-from byoa.local.control.training_run import (
-    BY_SHUTDOWN,
-    GROUP,
-    KILL_SECONDS,
-    TrainingRun,
-    job_directory,
-)
+from byoa.local.control.training_run import BY_SHUTDOWN, TrainingRun, job_directory
 from byoa.local.control.training_services import MetricService, TrainingServices
 from byoa.local.errors import AwsError, ResourceInUse, ValidationException
 from byoa.local.runners.base import Runner
@@ -75,11 +72,10 @@ class TrainingJobs:
                 self._run(row)
                 continue
             self._clear(row)
-            if "stream" in row.document:
-                stream = row.document["stream"]
-                ended.append(
-                    Ended(row.caller, GROUP, stream, self._log(row), row.document["ended"])
-                )
+            ended += [
+                Ended(row.caller, GROUP, each.stream, self._log(row, each), row.document["ended"])
+                for each in record.host_entries(row).values()
+            ]
         self._replay = LogReplay(self._services.logs, reversed(ended))
         self._replay.start()
 
@@ -185,9 +181,9 @@ class TrainingJobs:
             run.join(KILL_SECONDS)
         self._state.delete(record.KIND, caller, row.name)
         shutil.rmtree(self._directory(row), ignore_errors=True)
-        if "stream" in row.document:
-            self._services.logs.delete_stream(caller, GROUP, row.document["stream"])
-            shutil.rmtree(self._log(row).parent, ignore_errors=True)
+        for each in record.host_entries(row).values():
+            self._services.logs.delete_stream(caller, GROUP, each.stream)
+            shutil.rmtree(self._log(row, each).parent, ignore_errors=True)  # the job's
         return {}
 
     # --- within ---
@@ -209,19 +205,23 @@ class TrainingJobs:
 
     def _clear(self, row: Row) -> None:
         """What a server that was killed at the end of a job did not come to remove."""
-        name = row.document.get("container")
-        container = None if name is None else self._services.runner.adopt({"name": name})
-        if container is not None:
+        runner, left = self._services.runner, []
+        for each in record.host_entries(row).values():
+            container = runner.adopt({"name": each.container})
+            if container is not None:
+                left.append(container)
+        for container in left:
             if container.wait(0) is None:
                 container.kill()
                 container.wait(KILL_SECONDS)
             container.remove()
+        if left:
+            runner.release(network_of(row))
         if row.status != "Failed":
             shutil.rmtree(self._directory(row), ignore_errors=True)
 
-    def _log(self, row: Row) -> Path:
-        home = self._services.settings.home
-        return mirror_path(home, row.caller, GROUP, row.document["stream"])
+    def _log(self, row: Row, entry: record.HostEntry) -> Path:
+        return mirror_path(self._services.settings.home, row.caller, GROUP, entry.stream)
 
     def _directory(self, row: Row) -> Path:
         return job_directory(self._services.settings.home, row.caller, row.name)

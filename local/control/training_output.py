@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,43 +36,48 @@ def upload(
     buckets: Buckets,
     request: Mapping[str, Any],
     job: str,
-    layout: Layout,
+    layouts: Sequence[Layout],
     workspace: Path,
     *,
     failed: bool,
 ) -> list[str]:
     """Upload model and output data (TRAIN-130 … TRAIN-134); what had to be left out.
 
+    What the hosts leave is merged; of two files of the same name the first host's stays, which
+    SageMaker leaves open (TRAIN-132).
     An empty model directory is an empty archive, but not after a failure (TRAIN-133, TRAIN-137).
     Raises UploadError.
     """
     left_out: list[str] = []
     bucket, key = parse_s3_uri(model_uri(request, job))
+    models = [layout.model for layout in layouts]
+    data = [layout.output_data for layout in layouts]
     output = artifact_uri(request["OutputDataConfig"]["S3OutputPath"], job, OUTPUT_ARTIFACT)
     try:
         if request["OutputDataConfig"]["CompressionType"] == "NONE":
-            for name, path in files_below(layout.model):
+            for name, path in files_below(*models):
                 buckets.put_file(bucket, f"{key}{name}", path)
-        elif not failed or _has_files(layout.model):
-            left_out += _upload_archive(buckets, bucket, key, layout.model, workspace)
-        if _has_files(layout.output_data):
+        elif not failed or _has_files(models):
+            left_out += _upload_archive(buckets, bucket, key, models, workspace)
+        if _has_files(data):
             bucket, key = parse_s3_uri(output)
-            left_out += _upload_archive(buckets, bucket, key, layout.output_data, workspace)
+            left_out += _upload_archive(buckets, bucket, key, data, workspace)
     except ByoaError as error:
         raise UploadError(str(error)) from None
     except OSError as error:
-        raise UploadError(f"{error.strerror}: {error.filename or layout.root}") from None
+        raise UploadError(f"{error.strerror}: {error.filename or workspace}") from None
     return left_out
 
 
 def _upload_archive(
-    buckets: Buckets, bucket: str, key: str, directory: Path, workspace: Path
+    buckets: Buckets, bucket: str, key: str, directories: Sequence[Path], workspace: Path
 ) -> tuple[str, ...]:
     archive = workspace / key.rpartition("/")[2]
-    packed = pack(directory, archive)
+    packed = pack(directories[0], archive, *directories[1:])
     buckets.put_file(bucket, key, archive, move=True)
-    return tuple(f"{directory.name}/{each}" for each in packed.left_out)
+    return tuple(f"{directories[0].name}/{each}" for each in packed.left_out)
 
 
-def _has_files(directory: Path) -> bool:
-    return directory.is_dir() and any(True for _ in files_below(directory))
+def _has_files(directories: Sequence[Path]) -> bool:
+    there = [each for each in directories if each.is_dir()]
+    return bool(there) and any(True for _ in files_below(*there))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from byoa.container.contract import FAILURE_LIMIT_CHARACTERS
+from byoa.container.contract import FAILURE_LIMIT_CHARACTERS, Layout
 from byoa.local.control.training_output import model_uri
 from byoa.local.storage.state import Row
 
@@ -24,6 +26,34 @@ _NOT_DESCRIBED = ("SessionChainingConfig",)
 def new(request: dict[str, Any]) -> dict[str, Any]:
     """The document of a job that has just been submitted."""
     return {"request": request, "transitions": [], "secondary": "Starting"}
+
+
+@dataclass(frozen=True)
+class HostEntry:
+    """What one host runs, written down before it is started: container and log stream, by name."""
+
+    container: str
+    stream: str
+
+
+def host_entries(row: Row) -> dict[str, HostEntry]:
+    """By host; empty while nothing is to be started. Byoa 0.1 wrote one host, without its name."""
+    if _is_single(row):
+        return {"algo-1": HostEntry(row.document["container"], row.document["stream"])}
+    return {host: HostEntry(**entry) for host, entry in row.document.get("hosts", {}).items()}
+
+
+def set_host_entries(row: Row, entries: dict[str, HostEntry]) -> None:
+    row.document["hosts"] = {host: asdict(entry) for host, entry in entries.items()}
+
+
+def host_layout(row: Row, directory: Path, host: str) -> Layout:
+    """A host's /opt/ml below the job's directory."""
+    return Layout(directory / "ml" if _is_single(row) else directory / host / "ml")
+
+
+def _is_single(row: Row) -> bool:
+    return "container" in row.document
 
 
 def transition(row: Row, secondary: str, message: str) -> None:

@@ -30,7 +30,7 @@ DEFAULT_VOLUME_GB = 30  # what the Python SDK sends; it fails to attach to a job
 # Directories of the container that checkpoints must not share (TRAIN-30).
 _RESERVED = ("input", "model", "output", "errors")
 
-_ONE_CONTAINER = "use ResourceConfig.InstanceCount 1"
+_ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
     "EnableManagedSpotTraining": "instances are never interrupted here; leave it false and give no"
     " MaxWaitTimeInSeconds",
@@ -48,14 +48,14 @@ _ALGORITHM_REFUSALS = {
     "AlgorithmName": "use TrainingImage",
 }
 _RESOURCE_REFUSALS = {
-    "InstanceGroups": _ONE_CONTAINER,
+    "InstanceGroups": _ONE_TYPE,
     "KeepAlivePeriodInSeconds": "there are no warm pools: a job starts in a blink; use 0",
     "TrainingPlanArn": "leave it out",
     "InstancePlacementConfig": "leave it out",
     "InstancePreferences": "use InstanceType",
 }
 _S3_REFUSALS = {
-    "InstanceGroupNames": _ONE_CONTAINER,
+    "InstanceGroupNames": "leave it out: every host gets the channel",
     "ModelAccessConfig": "copy the data to S3 and name it by S3Uri",
     "HubAccessConfig": "copy the data to S3 and name it by S3Uri",
 }
@@ -72,8 +72,9 @@ def check(request: Mapping[str, Any], runner: Runner) -> None:
     raise_all(_refused(request))
     algorithm = request["AlgorithmSpecification"]
     isolated = bool(request.get("EnableNetworkIsolation"))
+    hosts = request["ResourceConfig"]["InstanceCount"]
     try:
-        runner.check(algorithm["TrainingImage"], isolated=isolated)
+        runner.check(algorithm["TrainingImage"], isolated=isolated, hosts=hosts)
     except UnsupportedError as error:
         raise ValidationException(str(error)) from None
 
@@ -274,9 +275,6 @@ def _refused(request: Mapping[str, Any]) -> Iterator[str]:
     if image_config.get("TrainingRepositoryAccessMode") == "Vpc":
         yield "TrainingRepositoryAccessMode Vpc is not supported here; use Platform."
     yield from refused(resources, _RESOURCE_REFUSALS, "ResourceConfig.")
-    if (resources.get("InstanceCount") or 1) > 1:
-        yield f"ResourceConfig.InstanceCount {resources['InstanceCount']} is not supported here;" \
-            " a job runs on one host: use 1."
     if (request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"):
         yield "RemoteDebugConfig.EnableRemoteDebug is not supported here; the job is a process of" \
             " this machine, which any debugger attaches to: use false."

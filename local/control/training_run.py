@@ -1,38 +1,36 @@
 """One training job from Starting to its end, in a thread of its own (ALG-01, ALG-02).
 
 Every step is written down before it is taken, so that another server can go on from there: a job
-whose container was started is adopted, one that was not starts again.
+whose containers were started is adopted, one that was not starts again.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from byoa.container.contract import Layout, failure_reason, read_failure
+from byoa.container.contract import failure_reason, read_failure
 from byoa.container.errors import ByoaError
-from byoa.container.supervisor import Exit
 from byoa.local.control import training_record as record
-from byoa.local.control.channels_download import DownloadError, download
-from byoa.local.control.directory_sync import DirectorySync
-from byoa.local.control.log_follower import Event, LogFollower, cloudwatch, mirror_path
+from byoa.local.control.channels_download import DownloadError
+from byoa.local.control.log_follower import Event
 from byoa.local.control.metric_scraper import MetricScraper
-from byoa.local.control.training_container import HOST, container_spec, write_config
+from byoa.local.control.training_cluster import TrainingCluster
+from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_output import UploadError, check_bucket, upload
 from byoa.local.control.training_request import metric_definitions
 from byoa.local.control.training_services import TrainingServices
-from byoa.local.runners.base import Container
 from byoa.local.settings import Caller
 from byoa.local.storage.state import Missing, Row
 
-GROUP = "/aws/sagemaker/TrainingJobs"
-LOOK_SECONDS = 0.2  # between two looks at stop and runtime; the container's end is seen at once
-KILL_SECONDS = 10.0  # from SIGKILL to the end
+LOOK_SECONDS = 0.2  # between two looks at stop and runtime; a host's end is seen within them
+PEERS_SECONDS = 10.0  # for the others to end when a host has failed: their results are in vain
 FAULT = "InternalServerError: We encountered an internal error. Please try again."
 
 log = logging.getLogger(__name__)
@@ -58,7 +56,7 @@ BY_SHUTDOWN = Cause(
 
 
 class _Stopped(Exception):
-    """The job was stopped before its container was started."""
+    """The job was stopped before its containers were started."""
 
 
 class _Left(Exception):
@@ -73,17 +71,15 @@ class TrainingRun:
         self._caller, self._name = row.caller, row.name
         self._request = row.document["request"]
         self.directory = job_directory(services.settings.home, row.caller, row.name)
-        self._layout = Layout(self.directory / "ml")
         self._stop = threading.Event()
         # A stop that an earlier server began goes on for its reason.
         self._cause = Cause(**row.document["cause"]) if "cause" in row.document else BY_USER
         self._grace = services.settings.stop_grace
         self._leave = False
         self._ended = threading.Event()
-        self._container: Container | None = None
-        self._follower: LogFollower | None = None
         self._scraper = MetricScraper(metric_definitions(self._request))
-        self._syncs: list[DirectorySync] = []
+        self._scraping = threading.Lock()
+        self._cluster = TrainingCluster(services, row, self.directory, self._scrape)
         self._thread = threading.Thread(
             target=self._main, name=f"training-{self._name}", daemon=True
         )
@@ -110,7 +106,7 @@ class TrainingRun:
         self._stop.set()
 
     def leave(self) -> None:
-        """Let go of the job; its container runs on."""
+        """Let go of the job; its containers run on."""
         self._leave = True
         self._stop.set()
 
@@ -137,110 +133,82 @@ class TrainingRun:
             self._ended.set()
 
     def _run(self) -> None:
-        document = self._row().document
-        container = self._adopt(document)
-        if container is None:
-            if "started_container" in document:
+        cluster, row = self._cluster, self._row()
+        adopted = cluster.adopt(row)
+        if adopted < len(cluster.hosts):
+            if "started_container" in row.document:
                 self._fail(f"{FAULT} The process of the container is gone.")
                 return
-            self._prepare()
-            container = self._launch()
-        self._container = container
-        self._watch_output(container)
-        ended = self._supervise(container)
-        self._finish(ended)
-
-    def _adopt(self, document: Mapping[str, str]) -> Container | None:
-        """The container that an earlier server started, if it got that far."""
-        name = document.get("container")
-        return None if name is None else self._services.runner.adopt({"name": name})
+            if not adopted:
+                self._prepare()
+            self._launch()
+        cluster.follow(self._row())
+        self._supervise()
+        self._finish()
 
     def _prepare(self) -> None:
-        """Starting and Downloading: everything that the container finds when it starts."""
+        """Starting and Downloading: everything that the containers find when they start."""
         services = self._services
         self._enter("Starting", "Preparing the instances for training")
         shutil.rmtree(self.directory, ignore_errors=True)  # of an attempt that did not get far
-        self._layout.create()
         if "started" not in self._row().document:  # MaxRuntime counts from here (TRAIN-153)
             self._note(started=time.time())
         self._enter("Downloading", "Downloading input data")
         check_bucket(services.buckets, self._request)
-        row = self._row()
-        write_config(self._layout, row)
-        download(services.buckets, self._request, self._layout, self._check_stop)
-        self._syncs = self._make_syncs(restore=True)
+        self._cluster.prepare(self._row(), self._check_stop)
         self._enter("Downloading", "Downloading the training image")
 
-    def _launch(self) -> Container:
-        services = self._services
-        row = self._row()
-        stream = f"{self._name}/{HOST}-{int(time.time())}"
-        path = mirror_path(services.settings.home, self._caller, GROUP, stream)
-        image = self._request["AlgorithmSpecification"]["TrainingImage"]
-        access = services.environment(self._caller, image)
-        spec = container_spec(row, self._layout, path, access)
-        self._note(stream=stream, container=spec.name)
+    def _launch(self) -> None:
+        """Start the containers; those that an earlier server came to start run already."""
+        if not record.host_entries(self._row()):
+            self._mutate(self._cluster.name_hosts)
         self._enter("Training", "Training image download completed. Training in progress.")
-        container = services.runner.start(spec)
+        self._cluster.start(self._row())
         self._note(started_container=True)
-        return container
 
-    def _watch_output(self, container: Container) -> None:
-        services, stream = self._services, self._row().document["stream"]
-        path = mirror_path(services.settings.home, self._caller, GROUP, stream)
-        self._follower = LogFollower(
-            path, cloudwatch(services.logs, self._caller, GROUP, stream), self._scrape
-        )
-        self._follower.start()
-        if not self._syncs:
-            self._syncs = self._make_syncs(restore=False)
-        for sync in self._syncs:
-            sync.start()
-
-    def _supervise(self, container: Container) -> Exit:
-        """Wait for the end, by itself, by a stop or by the runtime's limit (TRAIN-150)."""
+    def _supervise(self) -> None:
+        """Wait for the end: by itself, by a stop, by the runtime's limit (TRAIN-150), or by a host
+        that fails, which ends the others too (TRAIN-140)."""
         row = self._row()
         if row.status == "Stopping":  # since an earlier server
             self.stop()
         limit = self._request["StoppingCondition"]["MaxRuntimeInSeconds"]
         spent = time.time() - row.document["started"]
         deadline = time.monotonic() + limit - spent
-        while True:
-            ended = container.wait(LOOK_SECONDS)
-            if ended is not None:
-                return ended
+        while not self._cluster.wait(LOOK_SECONDS):
             if self._leave:
                 raise _Left
-            if self._stop.is_set():
-                break
             if time.monotonic() >= deadline:
                 self.stop(BY_RUNTIME)
-                break
-        self._stopping()
-        container.terminate()
+            if self._stop.is_set():
+                self._stopping()
+                self._end_hosts()
+            elif (failed := self._cluster.failure) is not None:
+                log.info("training job %s: %s has failed: the other hosts are stopped",
+                         self._name, failed.name)
+                self._end_hosts(PEERS_SECONDS)
+
+    def _end_hosts(self, grace: float = math.inf) -> None:
+        """SIGTERM to every host, and SIGKILL to those that run after the grace (TRAIN-150)."""
+        self._cluster.terminate()
         since = time.monotonic()
-        while time.monotonic() - since < self._grace:  # a shutdown shortens the grace
-            ended = container.wait(LOOK_SECONDS)
-            if ended is not None:
-                return ended
+        while time.monotonic() - since < min(grace, self._grace):  # a shutdown shortens it
+            if self._cluster.wait(LOOK_SECONDS):
+                return
             if self._leave:
                 raise _Left
-        log.info("training job %s: killed after %.0f s of grace", self._name, self._grace)
-        container.kill()
-        ended = container.wait(KILL_SECONDS)
-        if ended is None:
-            raise RuntimeError(f"the container does not end {KILL_SECONDS} s after SIGKILL")
-        return ended
+        log.info("training job %s: killed after %.0f s of grace", self._name,
+                 min(grace, self._grace))
+        self._cluster.kill()
 
-    def _finish(self, ended: Exit) -> None:
+    def _finish(self) -> None:
         """Uploading, and the terminal status; only now is the last line in the log service."""
-        if self._follower is not None:
-            self._follower.finish()
+        self._cluster.finish_logs()
         for note in self._scraper.notes():
             log.warning("training job %s: %s", self._name, note)
-        failed = ended.code != 0 and self._row().status != "Stopping"
+        failed = self._cluster.failure if self._row().status != "Stopping" else None
         self._enter("Uploading", "Uploading generated training model", last=True)
-        if not failed:
+        if failed is None or failed.exit is None:
             self._upload(failed=False)
             self._end("Completed", "Completed", "Training job completed")
             return
@@ -248,18 +216,17 @@ class TrainingRun:
             self._upload(failed=True)
         except UploadError as error:  # the reason is the algorithm's failure, not this
             log.warning("training job %s: artifacts are not uploaded: %s", self._name, error)
-        failure = read_failure(self._layout)
+        failure, ended = read_failure(failed.layout), failed.exit
         self._fail(failure_reason(ended.code, failure, out_of_memory=ended.out_of_memory))
 
     def _upload(self, *, failed: bool) -> None:
-        for sync in self._syncs:
-            try:
-                sync.finish()
-            except (ByoaError, OSError) as error:
-                raise UploadError(str(error)) from None
+        try:
+            self._cluster.finish_syncs()
+        except (ByoaError, OSError) as error:
+            raise UploadError(str(error)) from None
         left_out = upload(
-            self._services.buckets, self._request, self._name, self._layout, self.directory,
-            failed=failed,
+            self._services.buckets, self._request, self._name, self._cluster.layouts,
+            self.directory, failed=failed,
         )
         for note in left_out:
             log.warning("training job %s: not uploaded: %s", self._name, note)
@@ -324,51 +291,28 @@ class TrainingRun:
 
     # --- helpers ---
 
-    def _scrape(self, events: Sequence[Event]) -> None:
-        for moment, line in events:
-            for found in self._scraper.scrape(moment, line):
-                for dimensions in ({"TrainingJobName": self._name},
-                                   {"Host": f"{self._name}/{HOST}"}):
-                    self._services.metrics.put(
-                        self._caller, GROUP, found.name, found.value,
-                        dimensions=dimensions, timestamp=found.moment,
-                    )
-
-    def _make_syncs(self, *, restore: bool) -> list[DirectorySync]:
-        buckets, made = self._services.buckets, []
-        checkpoints = self._request.get("CheckpointConfig")
-        if checkpoints:
-            sync = DirectorySync(
-                buckets, checkpoints["S3Uri"], self._layout.inside(checkpoints["LocalPath"])
-            )
-            if restore:
-                sync.restore(self._check_stop)
-            made.append(sync)
-        board = self._request.get("TensorBoardOutputConfig")
-        if board:
-            uri = f"{board['S3OutputPath'].rstrip('/')}/{self._name}/tensorboard-output"
-            path = self._layout.inside(board["LocalPath"])
-            path.mkdir(parents=True, exist_ok=True)
-            made.append(DirectorySync(buckets, uri, path))
-        return made
+    def _scrape(self, host: str, events: Sequence[Event]) -> None:
+        with self._scraping:  # every host's lines come in a thread of its own
+            found = [
+                value for moment, line in events for value in self._scraper.scrape(moment, line)
+            ]
+        for each in found:
+            for dimensions in ({"TrainingJobName": self._name}, {"Host": f"{self._name}/{host}"}):
+                self._services.metrics.put(
+                    self._caller, GROUP, each.name, each.value,
+                    dimensions=dimensions, timestamp=each.moment,
+                )
 
     def _tidy(self) -> None:
         """Remove what the job no longer needs; a failed one keeps all but its input data."""
-        for sync in self._syncs:
-            sync.abandon()
-        if self._follower is not None:
-            self._follower.finish()
+        self._cluster.let_go()
         if self._leave:
             return
-        container = self._container
-        if container is not None:
-            if container.wait(0) is None:
-                container.kill()
-                container.wait(KILL_SECONDS)
-            container.remove()
+        self._cluster.remove()
         row = self._services.state.get(record.KIND, self._caller, self._name)
         if row is not None and row.status == "Failed":
-            shutil.rmtree(self._layout.data, ignore_errors=True)
+            for layout in self._cluster.layouts:
+                shutil.rmtree(layout.data, ignore_errors=True)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -7,6 +7,7 @@ where its /opt/ml is. Its environment is its own: nothing of the server's but wh
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -25,10 +26,13 @@ from byoa.container.contract import BASE_DIR_VARIABLE, PORT_VARIABLE, ROOT, Layo
 from byoa.container.errors import ByoaError, UnsupportedError
 from byoa.container.supervisor import Exit
 from byoa.local.runners import identity, sandbox, shim
-from byoa.local.runners.base import Container, ContainerSpec, Runner
+from byoa.local.runners.base import Container, ContainerSpec, Network, Runner
 from byoa.local.runners.images import Image, Images
+from byoa.local.runners.shared_network import SharedNetworks
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
+MAX_HOSTS = 64  # of a job: each is a process of this machine
 SANDBOX_CHOICES = ("auto", "off")
 # Variables that describe the machine rather than the person who started the server.
 _MACHINE_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
@@ -49,6 +53,7 @@ class ProcessRunner(Runner):
             )
         self._images = images
         self._directory = home / "containers"
+        self._networks = SharedNetworks(home / "networks")
         self._sandbox = sandbox
         self._probe = threading.Lock()
         self._unavailable: str | None = None
@@ -68,11 +73,20 @@ class ProcessRunner(Runner):
         self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
     ) -> None:
         self._images.resolve(image)
-        if hosts > 1:
+        if hosts > 1 and self.no_sandbox is not None:
             raise UnsupportedError(
                 "HOSTS_UNSUPPORTED",
-                f"{hosts} hosts do not run as processes of this machine",
+                f"{hosts} hosts as processes of this machine need Linux namespaces, in which each"
+                f" has its own /opt/ml and host names, and here {self.no_sandbox}",
                 expected="ResourceConfig.InstanceCount 1",
+                remedy="allow unprivileged user namespaces, or run the jobs in Docker"
+                " (BYOA_RUNNER=docker)",
+            )
+        if hosts > MAX_HOSTS:
+            raise UnsupportedError(
+                "HOSTS_UNSUPPORTED",
+                f"{hosts} hosts are too many for one machine",
+                expected=f"ResourceConfig.InstanceCount of at most {MAX_HOSTS}",
             )
         if isolated and self.no_sandbox is not None:
             raise UnsupportedError(
@@ -82,8 +96,17 @@ class ProcessRunner(Runner):
                 remedy="submit without network isolation, or allow unprivileged user namespaces",
             )
 
+    def interface(self, image: str) -> str:
+        return LOOPBACK_INTERFACE  # all hosts are on this machine
+
+    def release(self, network: Network) -> None:
+        self._networks.close(network.name)
+
     def start(self, spec: ContainerSpec) -> Container:
-        self.check(spec.image, isolated=spec.isolated)
+        network = spec.network
+        self.check(
+            spec.image, isolated=spec.isolated, hosts=1 if network is None else len(network.hosts)
+        )
         if spec.isolated and spec.port is not None:
             raise UnsupportedError(
                 "ISOLATION_UNAVAILABLE",
@@ -97,6 +120,12 @@ class ProcessRunner(Runner):
         boxed = self.no_sandbox is None
         for name in ("tmp", "home", "mount"):
             scratch.joinpath(name).mkdir()
+        shared = names = None
+        if boxed and network is not None and (len(network.hosts) > 1 or sandbox.NAMES.exists()):
+            names = scratch / "hosts"
+            names.write_text(_names(network), encoding="utf-8")
+            if network.isolated and len(network.hosts) > 1:
+                shared = self._networks.open(network.name)
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         shim.write_atomically(
             directory / shim.SPEC,
@@ -110,6 +139,9 @@ class ProcessRunner(Runner):
                 "mount": str(scratch / "mount"),
                 "sandbox": boxed,
                 "isolated": spec.isolated,
+                "host": spec.host,
+                "names": None if names is None else str(names),
+                "network": shared,
                 "address": None if port is None else [LOOPBACK, port],
             },
         )
@@ -233,6 +265,19 @@ def _start_shim(directory: Path) -> subprocess.Popen[bytes]:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     _running.add(process)
     return process
+
+
+def _names(network: Network) -> str:
+    """/etc/hosts of a job's hosts: an address each, of a loopback network that is the job's own."""
+    # 127.0.0.0/8 is all this machine; two jobs that use one port must not meet on one address.
+    second, third = hashlib.sha256(network.name.encode()).digest()[:2]
+    lines = [
+        f"127.{second or 1}.{third}.{number} {host}"
+        for number, host in enumerate(network.hosts, start=1)
+    ]
+    with contextlib.suppress(OSError, UnicodeError):
+        lines.append(sandbox.NAMES.read_text(encoding="utf-8"))
+    return "\n".join(lines) + "\n"
 
 
 def _argv(spec: ContainerSpec, image: Image, *, boxed: bool) -> list[str]:

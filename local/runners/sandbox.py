@@ -1,4 +1,4 @@
-"""A private /opt/ml, and with isolation a private network, for the process that calls `enter`.
+"""A private /opt/ml, host name and network for the process that calls `enter`.
 
 Linux namespaces, without root where the kernel allows it. Standard library only; the shim calls
 it before it has a second thread. `python -m byoa.local.runners.sandbox` tells whether it works.
@@ -9,28 +9,48 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 OPT = Path("/opt")
+NAMES = Path("/etc/hosts")
 ML = OPT / "ml"
 PROBE_SECONDS = 20.0
 
 _NEW_MOUNTS, _NEW_USERS, _NEW_NETWORK = 0x00020000, 0x10000000, 0x40000000
+_NEW_HOST_NAME = 0x04000000
 _BIND, _MOVE, _REC, _PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
 _MARKER = "byoa-sandbox-probe"
 
 
-def enter(ml: Path, scratch: Path, *, isolated: bool = False) -> None:
+def enter(
+    ml: Path,
+    scratch: Path,
+    *,
+    isolated: bool = False,
+    network: int | None = None,
+    host: str | None = None,
+    names: Path | None = None,
+) -> None:
     """Show `ml` as /opt/ml to this process and its children, and to nobody else.
 
     /opt keeps its other entries. `scratch` is an empty directory for the mount. With `isolated`
-    only a loopback interface is left. Raises OSError where the kernel refuses.
+    only a loopback interface is left, that of process `network` where one is given. `host` becomes
+    the machine's name, `names` its /etc/hosts. Raises OSError where the kernel refuses.
     """
-    _unshare(_NEW_MOUNTS | (_NEW_NETWORK if isolated else 0))
+    if network is not None:
+        _join_network(network)
+    alone = isolated and network is None
+    flags = _NEW_MOUNTS | (_NEW_NETWORK if alone else 0)
+    _unshare(flags if host is None else flags | _NEW_HOST_NAME)
     _mount(None, "/", None, _REC | _PRIVATE)  # nothing mounted below reaches the host
+    if host is not None:
+        socket.sethostname(host)
+    if names is not None:
+        _mount(names, NAMES, None, _BIND)
     if ML.is_dir():
         _mount(ml, ML, None, _BIND | _REC)
     else:
@@ -41,8 +61,14 @@ def enter(ml: Path, scratch: Path, *, isolated: bool = False) -> None:
         target.mkdir()
         _mount(ml, target, None, _BIND | _REC)
         _mount(scratch, OPT, None, _MOVE)
-    if isolated:
+    if alone:
         _raise_loopback()
+
+
+def leave_network() -> None:
+    """Move this process into a network of its own, which has only a loopback interface."""
+    _unshare(_NEW_NETWORK)
+    _raise_loopback()
 
 
 def unavailable() -> str | None:
@@ -74,6 +100,16 @@ def _unshare(flags: int) -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "wb") as file:
             file.write(text.encode())
+
+
+def _join_network(pid: int) -> None:
+    """Enter the network of a process, and the users' namespace that it belongs to."""
+    kinds = (("user", _NEW_USERS), ("net", _NEW_NETWORK))
+    opened = [(os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY), kind, flag) for kind, flag in kinds]
+    for descriptor, kind, flag in opened:
+        if os.fstat(descriptor).st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino:
+            _call("setns", descriptor, flag, what=f"setns to the {kind} namespace of {pid}")
+        os.close(descriptor)
 
 
 def _show(entry: Path, target: Path) -> None:
@@ -109,7 +145,6 @@ def _call(name: str, *arguments: object, what: str | None = None) -> None:
 
 def _raise_loopback() -> None:
     import fcntl
-    import socket
     import struct
 
     get_flags, set_flags, up = 0x8913, 0x8914, 0x1
@@ -130,7 +165,7 @@ def _probe() -> int:
         if child == 0:
             code = 1
             try:
-                enter(ml, scratch, isolated=True)
+                enter(ml, scratch, isolated=True, host="algo-1")
                 code = 0 if ML.joinpath(_MARKER).exists() else 1
             except OSError as error:
                 sys.stderr.write(f"{error.strerror}\n")

@@ -59,7 +59,9 @@ def _run(directory: Path, spec: dict[str, Any], log: int) -> Exit:
 
         try:
             sandbox.enter(
-                Path(spec["ml"]), Path(spec["mount"]), isolated=bool(spec["isolated"])
+                Path(spec["ml"]), Path(spec["mount"]), isolated=bool(spec["isolated"]),
+                network=spec.get("network"), host=spec.get("host"),
+                names=Path(spec["names"]) if spec.get("names") else None,
             )
         except OSError as error:
             write(f"byoa: the container's private /opt/ml cannot be made: {error.strerror}")

@@ -9,7 +9,7 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,21 @@ class Packed:
     left_out: tuple[str, ...] = ()
 
 
-def pack(directory: Path, target: Path) -> Packed:
+def pack(directory: Path, target: Path, *more: Path) -> Packed:
     """Write the contents of `directory` to `target` as tar.gz, in order of their names.
 
+    Contents of `more` directories are merged into it; what an earlier one has is not replaced, and
+    reported.
     Sockets, pipes and devices are left out and reported. A link that leaves the directory raises
     ArchiveError: it would be broken, or refused, wherever the archive is unpacked (TRAIN-136).
     """
     files = 0
-    left_out = []
+    left_out: list[str] = []
     target.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(target, "w:gz", compresslevel=GZIP_LEVEL) as archive:
-        for name, path, mode in _walk(directory):
+        for root, name, path, mode in _merge((directory, *more), left_out):
             if stat.S_ISLNK(mode):
-                _check_link(directory, path, name)
+                _check_link(root, path, name)
             elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 left_out.append(f"{name}: {_kind(mode)}")
                 continue
@@ -100,11 +102,37 @@ def _extract_member(opened: tarfile.TarFile, member: tarfile.TarInfo, directory:
     opened.extract(member, directory, set_attrs=True, **options)
 
 
-def files_below(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Regular files below `directory`, with their relative names, in order (links followed)."""
-    for name, path, _ in _walk(directory):
+def files_below(directory: Path, *more: Path) -> Iterator[tuple[str, Path]]:
+    """Regular files below `directory`, with their relative names, in order (links followed).
+
+    Those of `more` directories are merged among them, as `pack` does it.
+    """
+    for _, name, path, _ in _merge((directory, *more), []):
         if path.is_file():
             yield name, path
+
+
+def _merge(
+    directories: Sequence[Path], left_out: list[str]
+) -> Iterator[tuple[Path, str, Path, int]]:
+    """Everything below the directories in order, as `_walk`, with the directory that it is from."""
+    if len(directories) == 1:
+        for name, path, mode in _walk(directories[0]):
+            yield directories[0], name, path, mode
+        return
+    found: dict[str, tuple[Path, Path, int]] = {}
+    for directory in directories:
+        for name, path, mode in _walk(directory):
+            parts = name.split("/")
+            above = ("/".join(parts[:length]) for length in range(1, len(parts)))
+            known = found.get(name)
+            if known is None and all(stat.S_ISDIR(found[each][2]) for each in above):
+                found[name] = directory, path, mode
+            elif known is None or not (stat.S_ISDIR(known[2]) and stat.S_ISDIR(mode)):
+                left_out.append(f"{name}: {path}, for another directory has the name")
+    for name in sorted(found, key=lambda name: name.split("/")):
+        directory, path, mode = found[name]
+        yield directory, name, path, mode
 
 
 def _walk(directory: Path) -> Iterator[tuple[str, Path, int]]:

@@ -85,7 +85,8 @@ def test_the_container_finds_the_platforms_files_byte_for_byte(
         '{"current_host":"algo-1","current_instance_type":"ml.m5.large",'
         '"current_group_name":"homogeneousCluster","hosts":["algo-1"],"instance_groups":'
         '[{"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large",'
-        '"hosts":["algo-1"]}],"network_interface_name":"eth0","topology":null}'
+        '"hosts":["algo-1"]}],'  # TRAIN-63: processes of one machine have no eth0 in common
+        f'"network_interface_name":"{laboratory.runner.interface("byoa:latest")}","topology":null}}'
     )
     assert json.loads(files["metric-definition-regex.json"]) == [
         {"Name": "loss", "Regex": "loss=([0-9.]+)"}
@@ -151,7 +152,7 @@ def test_the_platforms_variables_are_set_and_win(laboratory: Any, job: Any) -> N
     assert found["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9"
     assert found["AWS_ACCESS_KEY_ID"]
     assert found["MINE"] == "kept"
-    assert found["SAGEMAKER_BASE_DIR"].endswith("/variables/ml")
+    assert found["SAGEMAKER_BASE_DIR"].endswith("/variables/algo-1/ml")
     assert "PYTEST_CURRENT_TEST" not in found
 
 

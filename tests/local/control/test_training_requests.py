@@ -51,12 +51,12 @@ def with_channel(**members: Any) -> dict[str, Any]:
         (
             {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2,
                                 "VolumeSizeInGB": 1}},
-            "InstanceCount 2 .* use 1",
+            "2 hosts .* BYOA_SANDBOX is off; expected: ResourceConfig.InstanceCount 1",
         ),
         (
             {"ResourceConfig": {"VolumeSizeInGB": 1, "InstanceGroups": [
                 {"InstanceGroupName": "g", "InstanceType": "ml.m5.large", "InstanceCount": 1}]}},
-            "InstanceGroups .* use ResourceConfig.InstanceCount 1",
+            "InstanceGroups .* use ResourceConfig.InstanceType and InstanceCount",
         ),
         (
             {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1,
