@@ -53,19 +53,11 @@ ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
 ARG PIP_DEFAULT_TIMEOUT
 COPY --from=requirements /requirements/torch.txt requirements/
-COPY image/torch_build.py ./
+COPY image/install_torch.py ./
 ARG TORCH_VARIANT=cpu
 # The index of that build of torch, asked besides pip's own.
 ARG TORCH_INDEX
-RUN mkdir -p /torch/opt/byoa \
- && if [ "$TORCH_VARIANT" != none ]; then \
-      python3 install.py /opt/byoa/bin/python --root /torch --no-compile \
-        ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
-        --constraint constraints.txt --requirement requirements/torch.txt \
-      && /opt/byoa/bin/python strip.py /torch \
-      && PYTHONPATH="$(echo /torch/opt/byoa/lib/python3*/site-packages)" \
-         /opt/byoa/bin/python torch_build.py "$TORCH_VARIANT"; \
-    fi
+RUN python3 install_torch.py "$TORCH_VARIANT" "$TORCH_INDEX"
 
 # --- byoa itself: a small tree, the only one that a change of its code builds again ---------------
 FROM dependencies AS project

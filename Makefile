@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 WORKERS ?= auto
 
-.PHONY: help demo test lint types check bench clean
+.PHONY: help demo test lint types check bench clean \
+        wheels image image-size test-docker lock audit
 .DELETE_ON_ERROR:
 
 help:           ## tell what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(f"byoa needs Python 3.10 or newer, this is {sys.version}" if sys.version_info < (3, 10) else 0)'
@@ -51,5 +52,43 @@ check: lint types test   ## everything that CI checks without Docker
 bench: $(VENV)/dev   ## print every benchmark's ratios
 	for each in tests/bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
+# --- the image -------------------------------------------------------------------------------------
+
+DOCKER ?= docker
+BASE_IMAGE ?= $(or $(BYOA_BASE_IMAGE),python:3.11-slim-bookworm)
+# cpu, none, or CUDA's version as cu126 (with TORCH_INDEX, the address of that build's index).
+TORCH_VARIANT ?= cpu
+EXTRAS ?= script,fast
+IMAGE ?= byoa:$(if $(filter cpu,$(TORCH_VARIANT)),latest,$(if $(filter none,$(TORCH_VARIANT)),no-torch,$(TORCH_VARIANT)))
+# An index's address holds in a container too; a path of this machine does not.
+PIP_SETTINGS := PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT
+BUILD_ARGS ?=
+
+image:          ## build byoa:latest; TORCH_VARIANT=none: byoa:no-torch, cu126: byoa:cu126
+	$(DOCKER) build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+	  --build-arg TORCH_VARIANT=$(TORCH_VARIANT) --build-arg EXTRAS=$(EXTRAS) \
+	  $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) \
+	  $(foreach each,$(PIP_SETTINGS),$(if $($(each)),--build-arg $(each))) $(BUILD_ARGS) .
+
+wheels:         ## fill wheels/, from which `make image` then builds without a network
+	$(PYTHON) image/wheels.py $(DOCKER) $(BASE_IMAGE) $(TORCH_INDEX)
+
+image-size:     ## print what the image adds to its base, and its largest directories
+	$(PYTHON) image/size.py $(DOCKER) $(BASE_IMAGE) $(IMAGE)
+
+test-docker: $(VENV)/dev   ## run the tests that need a container engine and both images
+	$(BIN)/python -m pytest -m docker -n $(WORKERS)
+
+UPGRADE ?=
+lock:           ## lock the image's versions; UPGRADE=--upgrade takes the newest that fit
+	$(PYTHON) image/lock.py $(UPGRADE)
+
+build/audit: | $(BIN)/python
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install --quiet pip-audit
+
+audit: build/audit   ## ask for known vulnerabilities of the locked versions
+	$</bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 clean:          ## remove what make has made
-	rm -rf $(VENV) build byoa.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build wheels byoa.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,17 +13,16 @@ from pathlib import Path
 
 from byoa.container import contract
 
-PING_SECONDS = 2.0  # the platform's own limit (HOST-21)
 PROCESSES = Path("/proc")
 
 
 def serves(commands: Iterable[list[str]]) -> bool:
     """Whether one of the processes is the server, or the entrypoint that becomes it."""
     return any(
-        after == "byoa.serve" or (after == "byoa.container" and command[at + 2 : at + 3] == ["serve"])
+        command[at : at + 2] == ["-m", "byoa.serve"]
+        or command[at : at + 3] == ["-m", "byoa.container", "serve"]
         for command in commands
-        for at, after in enumerate(command[1:])
-        if command[at] == "-m"
+        for at in range(len(command))
     )
 
 
@@ -41,9 +40,11 @@ def commands(processes: Path = PROCESSES) -> list[list[str]]:
 
 def ping(port: int) -> str:
     """"" where the server answers 200, else what it did."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PING_SECONDS)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=contract.PING_TIMEOUT_SECONDS
+    )
     try:
-        connection.request("GET", "/ping")
+        connection.request("GET", contract.PING_PATH)
         answer = connection.getresponse()
         body = answer.read(500).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException) as error:

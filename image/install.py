@@ -6,6 +6,7 @@ the index is asked, with a compiler for what is published as source only.
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -47,13 +48,15 @@ def install_compiler() -> None:
                      " archive can be reached, or run `make wheels` first")
 
 
-def main(python: str, *arguments: str) -> None:
+def pip_install(python: str, *arguments: str) -> None:
+    """Exit, saying what to do, where pip does not succeed."""
     offline = find_links(WHEELS)
     if not offline and requires_compiler(list(arguments)):
         install_compiler()
     argv = [python, "-m", "pip", "--disable-pip-version-check", "install", "--no-cache-dir",
-            "--no-warn-script-location", "--root-user-action", "ignore", *offline, *arguments]
-    if subprocess.run(argv, timeout=3600).returncode == 0:
+            "--no-warn-script-location", *offline, *arguments]
+    environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}  # an old pip has no such option
+    if subprocess.run(argv, env=environment, timeout=3600).returncode == 0:
         return
     if offline:
         version = ".".join(platform.python_version_tuple()[:2])
@@ -63,4 +66,4 @@ def main(python: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    pip_install(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Lock the versions of all that goes into the image: `lock.py` writes constraints.txt and tools.txt.
+"""Lock the versions of all that goes into the image: writes constraints.txt and image/tools.txt.
 
 pip resolves without installing. Run it (`make lock`) with the Python of the base image; a version
 that is locked already stays unless `--upgrade` is given.

@@ -14,7 +14,7 @@ from typing import Any
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10; pip carries it
-    import pip._vendor.tomli as tomllib
+    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
 
 TORCH = "torch"
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,3 +184,77 @@ def digits() -> dict[str, bytes]:
         "test-records": "\n".join(bare[1200:]).encode(),
         "test-labels": "\n".join(str(label) for label in labels[1200:].tolist()).encode(),
     }
+
+
+# --- a container engine: for tests marked `docker` ------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """The engine's client; a test that needs one fails where none answers, saying what to do."""
+    from byoa.local.runners.engine import EngineUnavailable, connect
+
+    try:
+        client = connect()
+    except EngineUnavailable as error:
+        pytest.fail(f"this test needs a container engine: {error}", pytrace=False)
+    yield client
+    client.close()
+
+
+def _existing_image(client: Any, names: list[str], cure: str) -> str:
+    for name in names:
+        if client.images.list(name):
+            return name
+    pytest.fail(f"this test needs the image {' or '.join(names)}: {cure}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def base_image(engine: Any) -> str:
+    """What the tests' own images are built from: a Debian with Python."""
+    named = os.environ.get("BYOA_BASE_IMAGE")
+    return _existing_image(
+        engine, [named] if named else ["byoa-base:bookworm", "python:3.11-slim-bookworm"],
+        "`docker pull python:3.11-slim-bookworm`, or name another in BYOA_BASE_IMAGE",
+    )
+
+
+@pytest.fixture(scope="session")
+def byoa_image(engine: Any) -> str:
+    """The image with torch's CPU build."""
+    return _existing_image(
+        engine, [os.environ.get("BYOA_TEST_IMAGE") or "byoa:latest"], "`make image` builds it"
+    )
+
+
+@pytest.fixture(scope="session")
+def torch_free_image(engine: Any) -> str:
+    """The image without torch."""
+    return _existing_image(
+        engine, [os.environ.get("BYOA_TEST_TORCH_FREE_IMAGE") or "byoa:no-torch"],
+        "`make image TORCH_VARIANT=none` builds it",
+    )
+
+
+@pytest.fixture(scope="session")
+def build_image(engine: Any, base_image: str) -> Iterator[Callable[..., str]]:
+    """Builds a folder with a Dockerfile, keywords being build arguments (BASE_IMAGE is given); the
+    images are labelled `byoa.test` and removed at the session's end."""
+    tags: list[str] = []
+
+    def build(folder: Path, **arguments: str) -> str:
+        tag = f"byoa-test-{folder.name.lower()}:{uuid.uuid4().hex[:8]}"
+        events = engine.api.build(
+            path=str(folder), tag=tag, rm=True, forcerm=True, decode=True,
+            buildargs={"BASE_IMAGE": base_image, **arguments}, labels={"byoa.test": "1"},
+        )
+        said: list[str] = []
+        for event in events:
+            said.append(str(event.get("stream") or event.get("error") or "").rstrip())
+            assert "error" not in event, "\n".join(said)
+        tags.append(tag)
+        return tag
+
+    yield build
+    for tag in reversed(tags):
+        engine.api.remove_image(tag, force=True)
