@@ -8,6 +8,7 @@ from byoa.local.check.checks import CHECKS, Check
 
 MODULES = (
     "image_checks",
+    "image_program_checks",
 )
 
 

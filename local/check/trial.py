@@ -9,6 +9,7 @@ Everything that a trial starts or writes is gone when it closes, also after Ctrl
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 import uuid
@@ -95,6 +96,7 @@ class Trial:
         self._folder.chmod(0o755)  # a box's user must be able to come to its /opt/ml
         self._boxes: list[Box] = []
         self._networks: list[str] = []
+        self._keep = contextlib.ExitStack()
         self._memory: dict[str, tuple[bool, Any]] = {}
         self._lock = threading.RLock()
         self._trees = 0
@@ -105,13 +107,13 @@ class Trial:
         from byoa.local.check.docker_engine import connect
         from byoa.local.check.image_facts import read_facts
 
-        engine = connect()
+        trial = cls(image, samples, limits or Waits(), engine=connect())
         try:
-            return cls(image, samples, limits or Waits(), engine=engine,
-                       facts=read_facts(engine, image))
+            trial.facts = read_facts(trial.engine, image, trial._keep, trial.owner)
         except BaseException:
-            engine.close()
+            trial.close()
             raise
+        return trial
 
     @classmethod
     def of_algorithm(cls, algorithm: str, samples: Samples, limits: Waits | None = None) -> Trial:
@@ -187,14 +189,19 @@ class Trial:
         return self.box(("serve",), ml=ml, environment={**values, **(environment or {})},
                         port=port, **options)
 
-    def network(self) -> str:
-        """A network of this trial in which boxes reach one another by `host`; not for processes."""
+    def network(self, *, isolated: bool = False) -> str:
+        """A network of this trial in which boxes reach one another by `host`; not for processes.
+
+        From an isolated one nothing else can be reached; this machine reaches its boxes.
+        """
         if self.engine is None:
             raise NotApplicable("processes of this machine share its one network")
         from byoa.local.check.docker_box import LABEL
 
         name = f"byoa-check-{self.owner}-{len(self._networks)}"
-        self.engine.api.create_network(name, driver="bridge", labels={LABEL: self.owner})
+        self.engine.api.create_network(
+            name, driver="bridge", internal=isolated, labels={LABEL: self.owner}
+        )
         self._networks.append(name)
         return name
 
@@ -271,6 +278,7 @@ class Trial:
         if self._processes is not None:
             self._processes.close()
         if self.engine is not None:
+            self._keep.close()
             for name in self._networks:
                 self.engine.api.remove_network(name)
             self.engine.close()
