@@ -1,0 +1,412 @@
+"""Containers by the engine's API: any image, as the service runs it (TRAIN-01 … TRAIN-03, HOST-01).
+
+Names in the engine begin with the state directory's digest, and everything carries labels, so that
+several servers share an engine and the next one finds what an earlier one left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker.errors
+import docker.types
+
+from byoa.container.contract import ROOT
+from byoa.container.errors import ByoaError, UnsupportedError
+from byoa.local.runners import docker_container as known
+from byoa.local.runners import engine
+from byoa.local.runners.base import Container, ContainerSpec, Network, Runner
+from byoa.local.runners.docker_container import NEVER_RUN, DockerContainer
+from byoa.local.runners.docker_images import DockerImages, Found
+from byoa.local.runners.docker_logs import LOG_CONFIG
+from byoa.local.runners.docker_machine import Machine
+from byoa.local.runners.docker_networks import NO_DNS, NO_DNS_OPTIONS, DockerNetworks
+from byoa.local.runners.engine import answers, explanation
+
+LOOPBACK = "127.0.0.1"
+HOST_NAME = "host.docker.internal"  # of this machine, where an address does not lead to it
+_NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # HW-02
+
+log = logging.getLogger("byoa.docker")
+
+
+class DockerRunner(Runner):
+    """Runs any image of the engine. `listen` makes this server answer on one more address, too,
+    and returns the port. Without an engine each call raises EngineUnavailable."""
+
+    name = "docker"
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        registry: str = "",
+        labels: Mapping[str, str] | None = None,
+        listen: Callable[[str], int] | None = None,
+        connect: Callable[[], Any] = engine.connect,
+    ) -> None:
+        self._home = str(Path(home).absolute())
+        self._prefix = f"byoa-{hashlib.sha256(self._home.encode()).hexdigest()[:8]}-"
+        self._server = uuid.uuid4().hex
+        self._registry = registry
+        self._labels = {known.HOME: self._home, known.SERVER: self._server, **(labels or {})}
+        self._listen = listen
+        self._connect = connect
+        self._lock = threading.RLock()
+        self._client: Any = None
+        self._containers: dict[str, DockerContainer] = {}
+        self._door: str | None = None
+
+    def connect(self) -> None:
+        """Look for the engine now; raises EngineUnavailable."""
+        with self._lock:
+            if self._client is not None:
+                return
+            client = self._connect()
+            try:
+                api = client.api
+                with answers("to describe itself"):
+                    self._machine = Machine.of(api.info(), api.version())
+                host = urlsplit(api.base_url).hostname or ""
+                if api.base_url.startswith("http") and "+" not in api.base_url and host not in (
+                    "localhost", LOOPBACK, "::1", "localunixsocket", "localnpipe",
+                ):
+                    raise engine.EngineUnavailable(
+                        engine.UNAVAILABLE,
+                        f"the engine at {host} is another machine, which cannot mount this one's"
+                        " directories",
+                        remedy="unset DOCKER_HOST, or name an engine of this machine",
+                    )
+            except BaseException:
+                client.close()
+                raise
+            self._client = client
+            self._images = DockerImages(api, self._machine, self._registry)
+            self._networks = DockerNetworks(api, self._machine)
+
+    def close(self) -> None:
+        """Let go of the engine; containers run on."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+
+    # --- the runner ---
+
+    def check(
+        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
+    ) -> None:
+        self.connect()
+        self._images.check(image)
+        if isolated and serves and (self._machine.virtual or self._machine.rootless):
+            raise UnsupportedError(
+                "ISOLATION_UNAVAILABLE",
+                "an isolated container that serves cannot be reached through this engine, whose"
+                " containers have no address on this machine",
+                expected="EnableNetworkIsolation false for a container that serves",
+            )
+
+    def inside(self, image: str, url: str) -> str:
+        self.connect()
+        parts = urlsplit(url)
+        with self._lock:
+            if self._door is None:
+                self._door = self._open_door(parts.port or 80)
+        return f"{parts.scheme}://{self._door}{parts.path}"
+
+    def start(self, spec: ContainerSpec) -> Container:
+        self.connect()
+        image = self._images.fetch(spec.image)
+        api, labels = self._client.api, self._labels_of(spec)
+        with answers(f"to start {spec.name}"):
+            self._claim(spec.name)
+            settings = self._settings(spec, image, labels)
+            made = api.create_container(**settings)
+            try:
+                api.start(made["Id"])
+            except docker.errors.APIError as error:
+                state = api.inspect_container(made["Id"])
+                if state["State"]["ExitCode"] not in NEVER_RUN:
+                    with contextlib.suppress(docker.errors.APIError):
+                        api.remove_container(made["Id"], v=True, force=True)
+                    self._remove_own(labels.get(known.OWN_NETWORK))
+                    raise _refusal(spec, error) from error
+            state = api.inspect_container(made["Id"])
+        log.info("%s: Docker runs %s (%s)", spec.name, image.name, image.id[:19])
+        return self._hold(state)
+
+    def adopt(self, handle: Mapping[str, Any]) -> Container | None:
+        self.connect()
+        name = str(handle["name"])
+        with self._lock:
+            if name in self._containers:
+                return self._containers[name]
+        with answers(f"to look up {name}"):
+            state = self._inspect(self._prefix + name)
+            if state is None or state["Config"]["Labels"].get(known.HOME) != self._home:
+                return None
+            status = state["State"]["Status"]
+            if status == "created" and state["State"]["ExitCode"] not in NEVER_RUN:
+                # The server was killed before it came to start it.
+                self._client.api.remove_container(state["Id"], v=True, force=True)
+                return None
+            if status in ("removing", "dead"):
+                return None
+            return self._hold(state)
+
+    def release(self, network: Network) -> None:
+        with self._lock:
+            if self._client is None:
+                return
+        try:
+            self._networks.remove(self._prefix + network.name)
+        except Exception as error:  # the next server's sweep finds it
+            log.warning("network %s is not removed: %s", network.name, error)
+
+    # --- what is left behind ---
+
+    def running(self) -> list[str]:
+        """Names of this home's containers that run."""
+        return [each["Labels"][known.NAME] for each in self._list() if each["State"] == "running"]
+
+    def orphans(self, keep: Callable[[str], bool]) -> list[str]:
+        """Names of this home's containers and networks that are neither this server's nor kept:
+        `keep` gets the name of a container, or of what a network was made for."""
+        self.connect()
+        return [name for name, _ in self._orphans(keep)]
+
+    def sweep(self, keep: Callable[[str], bool]) -> list[str]:
+        """Remove the orphans; their names."""
+        self.connect()
+        removed = []
+        for name, remove in self._orphans(keep):
+            try:
+                remove()
+            except docker.errors.APIError as error:
+                log.warning("%s is not removed: %s", name, explanation(error))
+                continue
+            removed.append(name)
+        return removed
+
+    def _orphans(self, keep: Callable[[str], bool]) -> list[tuple[str, Callable[[], None]]]:
+        api, found = self._client.api, []
+
+        def removal(act: Callable[..., None], *args: Any, **more: Any) -> Callable[[], None]:
+            return lambda: act(*args, **more)
+
+        with answers("to list what is left"):
+            for each in self._list():
+                labels = each["Labels"]
+                name = labels.get(known.NAME, each["Names"][0].lstrip("/"))
+                if labels.get(known.SERVER) != self._server and not keep(name):
+                    found.append((
+                        name, removal(api.remove_container, each["Id"], v=True, force=True)
+                    ))
+            for network in self._networks.named(f"{known.HOME}={self._home}"):
+                labels = network["Labels"]
+                name = labels.get(known.NAME, network["Name"])
+                if labels.get(known.SERVER) != self._server and not keep(name):
+                    found.append((name, removal(self._networks.remove, network["Name"])))
+        return found
+
+    def _list(self) -> list[dict[str, Any]]:
+        self.connect()
+        with answers("to list containers"):
+            found: list[dict[str, Any]] = self._client.api.containers(
+                all=True, filters={"label": [f"{known.HOME}={self._home}"]}
+            )
+        return found
+
+    # --- helpers ---
+
+    def _hold(self, state: Mapping[str, Any]) -> DockerContainer:
+        made = DockerContainer(self._client.api, self._machine, state, self._let_go)
+        with self._lock:
+            # Two that follow one container would write each line twice.
+            container = self._containers.setdefault(made.name, made)
+        if container is made:
+            container.begin(state)
+        return container
+
+    def _let_go(self, container: DockerContainer) -> None:
+        with self._lock:
+            if self._containers.get(container.name) is container:
+                del self._containers[container.name]
+        self._remove_own(container.own_network)
+
+    def _remove_own(self, network: str | None) -> None:
+        if network is not None:
+            try:
+                self._networks.remove(network)
+            except Exception as error:
+                log.warning("network %s is not removed: %s", network, error)
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        try:
+            state: dict[str, Any] = self._client.api.inspect_container(name)
+        except docker.errors.NotFound:
+            return None
+        return state
+
+    def _claim(self, name: str) -> None:
+        """Make the name free: what an ended container of it left goes."""
+        state = self._inspect(self._prefix + name)
+        if state is None:
+            return
+        if state["State"]["Status"] == "running":
+            raise ByoaError(
+                "CONTAINER_EXISTS",
+                f"container {name!r} is running",
+                expected="a name that no running container has",
+            )
+        with self._lock:
+            self._containers.pop(name, None)
+        self._client.api.remove_container(state["Id"], v=True, force=True)
+
+    def _labels_of(self, spec: ContainerSpec) -> dict[str, str]:
+        try:
+            offset = spec.log.stat().st_size
+        except FileNotFoundError:
+            offset = 0
+        labels = {
+            **self._labels,
+            known.NAME: spec.name,
+            known.LOG: str(spec.log),
+            known.OFFSET: str(offset),
+            known.ML: str(spec.ml),
+        }
+        if spec.port is not None:
+            labels[known.PORT] = str(spec.port)
+            if spec.isolated:
+                labels[known.OWN_NETWORK] = self._prefix + spec.name
+        return labels
+
+    def _settings(
+        self, spec: ContainerSpec, image: Found, labels: dict[str, str]
+    ) -> dict[str, Any]:
+        """The request that creates the container."""
+        api = self._client.api
+        network, more = self._place(spec, labels)
+        host = api.create_host_config(**self._limits(spec), **more, **self._mount(spec),
+                                      log_config=self._log_config())
+        return {
+            "image": image.name,
+            "name": self._prefix + spec.name,
+            "command": list(spec.command) or None,
+            "entrypoint": None if spec.entrypoint is None else list(spec.entrypoint),
+            "environment": self._environment(spec),
+            "hostname": spec.host,
+            "labels": labels,
+            "host_config": host,
+            "networking_config": None if network is None else api.create_networking_config({
+                network: api.create_endpoint_config(aliases=[spec.host] if spec.host else None)
+            }),
+            "ports": [spec.port] if "port_bindings" in more else None,
+            # The service does not run an image's HEALTHCHECK.
+            "healthcheck": {"test": ["NONE"]},
+            "use_config_proxy": False,
+        }
+
+    def _place(
+        self, spec: ContainerSpec, labels: dict[str, str]
+    ) -> tuple[str | None, dict[str, Any]]:
+        """The network that the container joins, and the host's settings that go with it."""
+        mode: dict[str, Any] = {}
+        if spec.isolated:
+            mode = {"dns": NO_DNS, "dns_opt": NO_DNS_OPTIONS}
+            if spec.port is not None:
+                network = labels[known.OWN_NETWORK]
+                self._networks.ensure(network, labels, isolated=True, reachable=True)
+                return network, {**mode, "network_mode": network}
+            if spec.network is None or len(spec.network.hosts) < 2:
+                named = {"extra_hosts": {spec.host: LOOPBACK}} if spec.host else {}
+                return None, {"network_mode": "none", **named}
+        elif spec.port is not None:
+            mode = {"port_bindings": {spec.port: (LOOPBACK, None)}}
+        if self._by_name:
+            mode["extra_hosts"] = {HOST_NAME: "host-gateway"}
+        # One host needs no network of its own: the engine has few, and making one takes time.
+        if spec.network is None or len(spec.network.hosts) < 2:
+            return None, mode
+        network = self._prefix + spec.network.name
+        self._networks.ensure(
+            network, {**self._labels, known.NAME: spec.network.name},
+            isolated=spec.network.isolated,
+        )
+        return network, {**mode, "network_mode": network}
+
+    @property
+    def _by_name(self) -> bool:
+        return bool(self._door and self._door.startswith(HOST_NAME))
+
+    def _limits(self, spec: ContainerSpec) -> dict[str, Any]:
+        limits, lacks = self._machine.fit(spec.limits)
+        if lacks:
+            log.info("%s: this machine has less than the instance type: %s", spec.name, lacks)
+        given: dict[str, Any] = {"shm_size": limits.shm_bytes}
+        if limits.cpus is not None:
+            given["nano_cpus"] = int(limits.cpus * 1e9)
+        if limits.memory_bytes is not None:
+            given["mem_limit"] = limits.memory_bytes
+            given["memswap_limit"] = limits.memory_bytes
+        if limits.gpus:
+            given["device_requests"] = [
+                docker.types.DeviceRequest(count=limits.gpus, capabilities=[["gpu"]])
+            ]
+        return given
+
+    def _environment(self, spec: ContainerSpec) -> list[str]:
+        without = _NO_GPU if not self._machine.fit(spec.limits)[0].gpus else {}
+        return [f"{name}={value}" for name, value in {**without, **spec.environment}.items()]
+
+    def _mount(self, spec: ContainerSpec) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "mounts": [docker.types.Mount(str(ROOT), str(spec.ml), type="bind")]
+        }
+        if self._machine.selinux:
+            found["security_opt"] = ["label=disable"]
+        if self._machine.remapped:
+            found["userns_mode"] = "host"
+        return found
+
+    def _log_config(self) -> Any:
+        if self._machine.podman:  # it keeps everything, and knows no such options
+            return None
+        return docker.types.LogConfig(**LOG_CONFIG)
+
+    def _open_door(self, port: int) -> str:
+        """Address and port at which containers reach this server."""
+        if not (self._machine.virtual or self._machine.rootless):
+            with answers("to describe its networks"):
+                gateway = self._networks.gateway()
+            if gateway is not None:
+                try:
+                    own = port if self._listen is None else self._listen(gateway)
+                    return f"{gateway}:{own}"
+                except OSError as error:
+                    if error.errno != errno.EADDRNOTAVAIL:
+                        raise
+        # An address is better: with a name, boto3 puts the bucket's name before it.
+        log.warning("containers reach this server by the name %s, which not every engine has",
+                    HOST_NAME)
+        return f"{HOST_NAME}:{port}"
+
+
+def _refusal(spec: ContainerSpec, error: docker.errors.APIError) -> ByoaError:
+    said = explanation(error)
+    remedy = None
+    if "bind source path does not exist" in said:
+        remedy = "the engine must see this machine's directories; one in another machine does not"
+    elif "could not select device driver" in said:
+        remedy = "install the NVIDIA container toolkit, or take an instance type without GPUs"
+    return ByoaError(
+        "DOCKER_REFUSED", f"the engine does not start {spec.name}: {said}", remedy=remedy
+    )
