@@ -10,11 +10,13 @@ them. Nobody else spells a path under /opt/ml, a config key or a platform variab
     ResourceConfig         resourceconfig.json, hosts and InstanceGroups
     MetricDefinition       metric-definition-regex.json
     CheckpointConfig       checkpointconfig.json and the other optional documents
+    ProcessingJobConfig    processingjobconfig.json; ProcessingHosts, and the message of the end
     training_environment   the variables of a training container
     failure_reason         exit code and failure file → FailureReason
 
-This module is the one to import; the tree and the files are defined in `contract_layout` and
-`contract_config`, and `contract_tables` renders all of it as documentation. Standard library only.
+This module is the one to import; the tree and the files are defined in `contract_layout`,
+`contract_config` and `contract_processing`, and `contract_tables` renders all of it as
+documentation. Standard library only.
 """
 
 from __future__ import annotations
@@ -48,6 +50,16 @@ from byoa.container.contract_config import (
     write_hyperparameters,
 )
 from byoa.container.contract_layout import BASE_DIR_VARIABLE, ROOT, Layout, dump
+from byoa.container.contract_processing import (
+    MESSAGE_LIMIT_BYTES,
+    PROCESSING_CODE_PATH,
+    PROCESSING_FILE,
+    ProcessingHosts,
+    ProcessingJobConfig,
+    ProcessingPlace,
+    read_message,
+    write_message,
+)
 from byoa.container.errors import FAILURE_LIMIT_CHARACTERS
 
 __all__ = [
@@ -73,6 +85,7 @@ __all__ = [
     "INPUT_MODES",
     "INVOCATIONS_PATH",
     "INVOCATION_TIMEOUT_SECONDS",
+    "MESSAGE_LIMIT_BYTES",
     "METRICS_FILE",
     "MODEL_ARTIFACT",
     "MODEL_MANIFEST",
@@ -85,6 +98,8 @@ __all__ = [
     "PING_PATH",
     "PING_TIMEOUT_SECONDS",
     "PORT_VARIABLE",
+    "PROCESSING_CODE_PATH",
+    "PROCESSING_FILE",
     "PROGRAM_HYPERPARAMETER",
     "PROGRAM_VARIABLE",
     "RECORD_WRAPPERS",
@@ -103,6 +118,9 @@ __all__ = [
     "InstanceGroup",
     "Layout",
     "MetricDefinition",
+    "ProcessingHosts",
+    "ProcessingJobConfig",
+    "ProcessingPlace",
     "ProfilerConfig",
     "ResourceConfig",
     "TensorBoardOutputConfig",
@@ -115,9 +133,11 @@ __all__ = [
     "hosting_environment",
     "read_failure",
     "read_hyperparameters",
+    "read_message",
     "training_environment",
     "write_failure",
     "write_hyperparameters",
+    "write_message",
 ]
 
 # Exit and output rules (TRAIN-141, TRAIN-144).

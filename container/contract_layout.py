@@ -68,6 +68,21 @@ class Layout:
     def metrics(self) -> Path:
         return self.output / "metrics" / "sagemaker"
 
+    @property
+    def processing(self) -> Path:
+        """Below it are a processing job's inputs and outputs (PROC-07)."""
+        return self.root / "processing"
+
+    @property
+    def processing_config(self) -> Path:
+        """Beside `input`, not in it as for a training job (PROC-03, TRAP-44)."""
+        return self.root / "config"
+
+    @property
+    def message(self) -> Path:
+        """What becomes a processing job's ExitMessage (PROC-12)."""
+        return self.output / "message"
+
     def channel(self, name: str) -> Path:
         """The directory of a File or FastFile channel (TRAIN-90)."""
         return self.data / name
@@ -134,12 +149,12 @@ def read_json(path: Path, kind: type, *, minimal: str | None) -> Any:
     return document
 
 
-def entry(path: Path, key: str, value: Any, kind: type) -> Any:
+def entry(path: Path | str, key: str, value: Any, kind: type) -> Any:
     """`value` of `key` in the file `path`, which must be of `kind`; null is an empty one."""
     if value is None:
         return kind()
     if not isinstance(value, kind):
-        raise _wrong(path, f"{key} is a {type(value).__name__}", kind)
+        raise _wrong(Path(path), f"{key} is a {type(value).__name__}", kind)
     return value
 
 

@@ -80,6 +80,16 @@ PLACES = (
           "TRAIN-141, TRAIN-142"),
     Place("output/metrics/sagemaker/", "container", "always",
           "metrics as JSON lines (byoa writes metrics.jsonl)", "TRAIN-82"),
+    Place("config/" + contract.PROCESSING_FILE, "platform", "processing jobs",
+          "the request; beside `input/`, not in it as for training", "PROC-03, PROC-04"),
+    Place("config/" + RESOURCE_FILE, "platform", "processing jobs",
+          "current_host, hosts", "PROC-05"),
+    Place("processing/", "both", "processing jobs",
+          "the directories that the job's inputs and outputs name; files are uploaded, symbolic"
+          " links are not", "PROC-07 … 10"),
+    Place("output/message", "container", "processing jobs",
+          f"UTF-8; its first {contract.MESSAGE_LIMIT_BYTES} bytes are the ExitMessage",
+          "PROC-12"),
 )
 
 VARIABLES = (

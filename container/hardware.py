@@ -5,11 +5,11 @@ Measured from affinity, cgroup files and the driver, never guessed; no third-par
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,6 +36,7 @@ class Hardware:
     gpus: tuple[Gpu, ...] = ()
     device: str = "cpu"  # "cpu" or "cuda"
     device_source: str = "no GPU"
+    notice: str = ""  # a sentence for the log about a GPU that one would expect to be used
 
     @property
     def threads(self) -> int:
@@ -60,8 +61,10 @@ def measure(environ: Mapping[str, str] = os.environ, proc: Path = PROC) -> Hardw
     cpus, cpu_source = _cpus(proc)
     memory, memory_source = _memory(proc)
     gpus = _gpus(environ)
-    device, device_source = _device(gpus)
-    return Hardware(cpus, cpu_source, memory, memory_source, gpus, device, device_source)
+    build = _torch_build()
+    device, device_source = _device(gpus, build)
+    notice = _missing(environ) if build == "cuda" and not gpus else ""
+    return Hardware(cpus, cpu_source, memory, memory_source, gpus, device, device_source, notice)
 
 
 def size(count: float) -> str:
@@ -232,26 +235,36 @@ def _query_nvidia_smi(environ: Mapping[str, str]) -> list[Gpu] | None:
     return gpus
 
 
-def _device(gpus: tuple[Gpu, ...]) -> tuple[str, str]:
+def _device(gpus: tuple[Gpu, ...], build: str | None) -> tuple[str, str]:
     if not gpus:
         return "cpu", "no GPU"
-    build = _torch_build()
     if build == "cpu":
         return "cpu", "torch is a build without CUDA"
     return "cuda", gpus[0].name
 
 
+def _missing(environ: Mapping[str, str]) -> str:
+    """Why a torch that could use a GPU will not (CHK-17)."""
+    if (visible := environ.get("CUDA_VISIBLE_DEVICES")) in ("", "-1"):
+        why, cure = f"CUDA_VISIBLE_DEVICES={visible!r} hides them", "remove that variable"
+    else:
+        why = "the container was given none"
+        cure = "choose an instance type with GPUs, or `docker run --gpus all` by hand"
+    return (
+        f"no GPU: torch here is a build for CUDA, but it finds no device, since {why};"
+        f" all work is done by the CPU. To use a GPU {cure}"
+    )
+
+
 def _torch_build() -> str | None:
     """"cuda" or "cpu" as the installed torch says in its version file; None without torch.
 
-    torch itself is not imported: that takes seconds, and the algorithm may not need it.
+    torch is neither imported nor asked for: that takes seconds, and nobody may need it.
     """
-    spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
+    files = (os.path.join(place or ".", "torch", "version.py") for place in sys.path)
+    found = next(filter(os.path.isfile, files), None)
+    if found is None:
         return None
-    try:
-        text = (Path(spec.submodule_search_locations[0]) / "version.py").read_text()
-    except OSError:
-        return None
+    text = Path(found).read_text(encoding="utf-8", errors="replace")
     match = re.search(r"^cuda\b[^=]*=\s*(\S+)", text, re.MULTILINE)
     return None if match is None else ("cpu" if match.group(1) == "None" else "cuda")

@@ -65,8 +65,11 @@ def train(
     check_entry(entry, layout.code)
     env, arguments = _toolkit(layout, values, entry, submitted, environ)
     resources = ResourceConfig.read(layout)
+    hardware = measure(environ)
     _say(f"plan: script {entry} on {resources.current_host} ({resources.rank + 1} of"
-         f" {len(resources.hosts)}): {measure(environ).describe()}; code {submitted}")
+         f" {len(resources.hosts)}): {hardware.describe()}; code {submitted}")
+    if hardware.notice:
+        _say(hardware.notice)
     _install_requirements(layout.code, env)
     wait_for_hosts(resources, stopping=stopping, say=_say)
     if stopping():  # what came in before the script could get it

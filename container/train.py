@@ -7,11 +7,13 @@ so does a first SIGINT; a second one interrupts.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import os
 import resource
 import signal
+import stat
 import sys
 import time
 import traceback
@@ -20,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from byoa.container import contract
+from byoa.container import account, contract
 from byoa.container.contract import Layout
 from byoa.container.errors import AlgorithmError, ByoaError, UnsupportedError, failure_report
 from byoa.container.hardware import Hardware, measure, size
@@ -67,7 +69,9 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
             lines.watch(stream)
     faulthandler.enable()
     layout = Layout.from_environment(environ)
+    account.settle()
     try:
+        account.make_writable(layout.output)
         layout.failure.unlink(missing_ok=True)  # of an earlier run by hand in the same tree
         return _train(layout, environ, stop, lines)
     except BaseException as error:
@@ -77,8 +81,8 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
 
 def _train(layout: Layout, environ: Mapping[str, str], stop: Stop, lines: LineEnds) -> int:
     started = time.monotonic()
-    for directory in (layout.model, layout.output_data):  # a run by hand may lack them
-        directory.mkdir(parents=True, exist_ok=True)
+    for directory in (layout.model, layout.output_data, layout.metrics):  # some are not there by
+        account.make_writable(directory)  # hand, and some are not ours with --user (TRAIN-08)
     raw = contract.read_hyperparameters(layout)
     name = environ.get(contract.ALGORITHM_VARIABLE)
     program = raw.get(contract.PROGRAM_HYPERPARAMETER) or environ.get(contract.PROGRAM_VARIABLE)
@@ -97,7 +101,9 @@ def _train(layout: Layout, environ: Mapping[str, str], stop: Stop, lines: LineEn
     if program:
         from byoa.container import script_mode
 
-        return script_mode.train(layout, raw, environ, lambda: stop.requested)
+        code = script_mode.train(layout, raw, environ, lambda: stop.requested)
+        _share(layout.model)
+        return code
     raise AlgorithmError(
         "ALGORITHM_NOT_CHOSEN",
         f"neither {contract.ALGORITHM_VARIABLE} nor a script is given",
@@ -138,6 +144,8 @@ def _train_algorithm(
     )
     _check_hosts(name, kind, run)
     _say(_plan(name, run, hardware))
+    if hardware.notice:
+        _say(hardware.notice)
     wait_for_hosts(run.hosts, stopping=lambda: stop.requested, say=_say)
     ready = time.monotonic()
     try:
@@ -156,6 +164,7 @@ def _train_algorithm(
                 run.signature.get("features"), run.signature.get("sample"),
             ),
         )
+        _share(layout.model)
     elif stop.requested:
         _say("stopped before the algorithm saved a model")
     elif run.hosts.rank == 0:  # the other hosts may well leave it to the first (TRAIN-132)
@@ -189,6 +198,19 @@ def _saved(model_dir: Path) -> list[Path]:
         path for path in sorted(model_dir.rglob("*"))
         if path.is_file() and path != model_dir / MANIFEST
     ]
+
+
+def _share(model_dir: Path) -> None:
+    """Let everybody read the model: a file made by tempfile is its owner's alone and is archived
+    so, but the server's workers are another user."""
+    for path in model_dir.rglob("*"):
+        if path.is_symlink():
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        shared = mode | (0o555 if path.is_dir() else 0o444)
+        if shared != mode:
+            with contextlib.suppress(PermissionError):  # of another user, who has to do it
+                path.chmod(shared)
 
 
 def _fail(layout: Layout, error: BaseException, lines: LineEnds) -> int:

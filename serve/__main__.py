@@ -41,6 +41,8 @@ def _serve() -> None:
 
     plan = make_plan(settings, found)
     print(plan.describe(settings, found), flush=True)
+    if found.notice:
+        print(f"byoa serve: {found.notice}", flush=True)
     Server(settings, plan).run()
 
 

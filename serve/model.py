@@ -12,7 +12,7 @@ from typing import Any
 
 from byoa.algorithms import Algorithm
 from byoa.algorithms.registry import find
-from byoa.container import contract
+from byoa.container import account, contract
 from byoa.container.errors import AlgorithmError
 from byoa.container.formats.predictions import count
 from byoa.container.manifest import MANIFEST, Manifest, read_manifest
@@ -51,6 +51,25 @@ def load(model_dir: Path, *, algorithm: str | None = None, device: str = "cpu") 
     Raises AlgorithmError for a directory without a model that can be served, and whatever the
     algorithm itself raises.
     """
+    try:
+        return _load(model_dir, algorithm, device)
+    except (OSError, AlgorithmError) as error:
+        # A library may well call a file missing that it only may not open.
+        path = account.unreadable(model_dir)
+        if path is None:
+            raise
+        raise AlgorithmError(
+            "MODEL_FILE_UNREADABLE",
+            f"{path} is {account.describe(path)}: {account.own()}, who serves it, may not read it"
+            f" ({type(error).__name__}: {error.strerror if isinstance(error, OSError) else error})",
+            where=str(model_dir),
+            expected="files that every user can read, as SageMaker extracts them",
+            remedy="chmod -R a+rX the model's files before they are archived; where the container"
+            f" starts as root, BYOA_USER={account.ROOT_NAME} serves them as root",
+        ) from None
+
+
+def _load(model_dir: Path, algorithm: str | None, device: str) -> Loaded:
     manifest = _manifest(model_dir, algorithm)
     code = model_dir / "code"
     if code.is_dir() and str(code) not in sys.path:  # the platform's place for a model's own code

@@ -21,9 +21,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from byoa.container import contract, hardware
-from byoa.container.errors import ByoaError
-from byoa.serve.settings import Settings
+from byoa.container import account, contract, hardware
+from byoa.container.errors import ByoaError, ContractError
+from byoa.serve.settings import USER, Settings
 
 # Worker processes that may die before any of them has loaded the model.
 _DEATHS_BEFORE_READY = 3
@@ -45,6 +45,8 @@ class Plan:
     threads: str
     model_dir: Path
     algorithm: str | None
+    user: account.Account | None = None  # whom the workers become; None: as the server is
+    user_note: str = ""
 
     def describe(self, settings: Settings, found: hardware.Hardware) -> str:
         """The plan as one line."""
@@ -57,7 +59,8 @@ class Plan:
         return (
             f"byoa serve: {lane}, port {settings.port}, {self.workers} {plural} on {where}"
             f" ({found.cpu_source}){pinned}, {self.threads} compute thread(s) each,"
-            f" device {self.device}, model {self.model_dir}"
+            f" device {self.device}, model {self.model_dir},"
+            f" workers as {self.user or account.own()}{self.user_note}"
         )
 
 
@@ -76,11 +79,34 @@ def make_plan(
     if pin is None:
         # Beside other processes on a laptop, binding would hold a worker on a busy CPU.
         pin = contract.BASE_DIR_VARIABLE not in environ and 1 < workers == len(cpus)
+    user, note = _user(settings.user)
     return Plan(
+        user=user, user_note=note,
         workers=workers, cpus=cpus, pin=pin and bool(cpus), device=found.device, gpus=gpus,
         threads=environ.get("OMP_NUM_THREADS", "1"),
         model_dir=contract.Layout.from_environment(environ).model,
         algorithm=environ.get(contract.ALGORITHM_VARIABLE) or None,
+    )
+
+
+def _user(name: str) -> tuple[account.Account | None, str]:
+    """Whom the workers become, None for nobody else; and what there is to say about it.
+
+    The default asks for nothing where it cannot be had; a user that was named has to be there.
+    """
+    own, wanted = account.own(), account.find(name)
+    if name in (own.name, account.ROOT_NAME):  # a server that is not root is not made so
+        return None, ""
+    obstacle = account.obstacle(wanted) if wanted else "there is no such user here"
+    if obstacle is None:
+        return wanted, ""
+    if name == USER:
+        return None, f", not {USER}: {obstacle}" if wanted and own.uid == 0 else ""
+    raise ContractError(
+        "SETTING_INVALID", f"BYOA_USER={name!r}: {obstacle}",
+        expected="the name of a user in the image's /etc/passwd, and a server that starts as root",
+        remedy=f"add the user to the image, or remove BYOA_USER: the default is {USER} where the"
+        " image has it",
     )
 
 
@@ -176,6 +202,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "post_fork": self._post_fork,
             "child_exit": self._child_exit,
         }
+        if self.plan.user is not None:  # to whom gunicorn gives the workers' heartbeat files
+            values |= {"user": self.plan.user.uid, "group": self.plan.user.gid}
         if settings.door == "flask":
             # A thread for every request that may wait, and some that answer /ping meanwhile.
             # Threads are made when they are needed.
@@ -207,6 +235,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             os.sched_setaffinity(0, {self.plan.cpus[slot % len(self.plan.cpus)]})
         if self.plan.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.plan.gpus[slot % len(self.plan.gpus)]
+        if self.plan.user is None:
+            account.settle()
+        else:
+            account.become(self.plan.user)
 
     def _child_exit(self, arbiter: Any, worker: Any) -> None:
         self._slots.pop(worker.age, None)

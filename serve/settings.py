@@ -17,6 +17,7 @@ from byoa.container.errors import ContractError
 MEGABYTE = 1 << 20
 # The platform sends SIGKILL 30 s after SIGTERM (HOST-03): stop with time to spare.
 GRACE_LIMIT_SECONDS = int(contract.HOSTING_STOP_GRACE_SECONDS) - 2
+USER = "byoa"  # the image has it
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -121,6 +122,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("pin", ("BYOA_PIN_WORKERS",), _flag, None,
             "bind each worker to one CPU; default where a real /opt/ml is served with a worker"
             " a CPU"),
+    Setting("user", ("BYOA_USER",), _text, USER,
+            "the workers' user where the server starts as root and has such a user; root: root"),
     Setting("failure_exit", ("BYOA_LOAD_FAILURE_SECONDS",), _seconds(0, 3600), 10.0,
             "seconds that /ping tells why the model did not load before the server exits"),
     Setting("debug", ("BYOA_DEBUG",), _flag, False, "put tracebacks into error answers"),
@@ -156,6 +159,7 @@ class Settings:
     default_accept: str
     inline: bool
     pin: bool | None
+    user: str
     failure_exit: float
     debug: bool
     access_log: bool
