@@ -79,6 +79,10 @@ class Box(ABC):
         """The processes inside, the first one first; empty once it has ended."""
 
     @abstractmethod
+    def kill_process(self, process: Process) -> bool:
+        """Send SIGKILL to one of `processes`; False where that cannot be done from here."""
+
+    @abstractmethod
     def listeners(self) -> list[tuple[str, int]]:
         """Inner addresses and ports on which a process listens: ("0.0.0.0", 8080)."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import signal
 import socket
 import struct
 from collections.abc import Iterable
@@ -39,6 +41,27 @@ def argv(pid: int) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(part.decode("utf-8", "replace") for part in text.split(b"\0")[:-1])
+
+
+def kill(process: Process) -> bool:
+    """SIGKILL to a process of this machine; False where it is not ours, or another by now."""
+    if not process.argv or argv(process.pid) != process.argv:
+        return False
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+    except (PermissionError, ProcessLookupError):
+        return False
+    return True
+
+
+def inner_number(pid: int) -> int | None:
+    """The number of a process inside its container; None where this machine does not see it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    lines = (line.split() for line in status.splitlines() if line.startswith("NSpid:"))
+    return next((int(fields[-1]) for fields in lines), None)
 
 
 def inodes(pids: Iterable[int]) -> set[str]:

@@ -13,9 +13,9 @@ from byoa.container.supervisor import Exit
 from byoa.local.check import proc
 from byoa.local.check.box import Box, BoxSpec, Process
 from byoa.local.check.checks import NotApplicable
-from byoa.local.runners.base import ContainerSpec
+from byoa.local.runners.base import Container, ContainerSpec
 from byoa.local.runners.images import OWN_REPOSITORY, Images, algorithms_in
-from byoa.local.runners.process import ProcessContainer, ProcessRunner
+from byoa.local.runners.process import ProcessRunner
 from byoa.local.storage.state import State
 
 
@@ -45,7 +45,6 @@ class ProcessBoxes:
                 port=spec.port, isolated=isolated,
             )
         )
-        assert isinstance(container, ProcessContainer)
         return ProcessBox(spec, container, log, self._home / "containers" / name)
 
     def close(self) -> None:
@@ -56,7 +55,7 @@ class ProcessBox(Box):
     """A process group under the process runner's shim."""
 
     def __init__(
-        self, spec: BoxSpec, container: ProcessContainer, log: Path, directory: Path
+        self, spec: BoxSpec, container: Container, log: Path, directory: Path
     ) -> None:
         self.spec = spec
         self._container = container
@@ -88,6 +87,9 @@ class ProcessBox(Box):
             raise NotApplicable("this machine has no /proc in which to see processes")
         first = self._first()
         return [] if first is None else proc.descendants(first)
+
+    def kill_process(self, process: Process) -> bool:
+        return proc.kill(process)
 
     def listeners(self) -> list[tuple[str, int]]:
         own = proc.inodes(each.pid for each in self.processes())
