@@ -9,6 +9,19 @@ from byoa.local.check.checks import CHECKS, Check
 MODULES = (
     "image_checks",
     "image_program_checks",
+    "training_checks",
+    "training_model_checks",
+    "training_input_checks",
+    "training_log_checks",
+    "training_stop_checks",
+    "training_hosts_checks",
+    "processing_checks",
+    "hosting_checks",
+    "hosting_answer_checks",
+    "hosting_request_checks",
+    "hosting_load_checks",
+    "hosting_place_checks",
+    "hosting_end_checks",  # they leave no server behind
 )
 
 

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byoa.container.contract import Layout, decode_hyperparameter, dump, training_environment
+from byoa.container.contract import (
+    INPUT_DATA_FILE,
+    Layout,
+    decode_hyperparameter,
+    dump,
+    training_environment,
+)
 from byoa.container.supervisor import Exit
 from byoa.local.check.box import Box
 from byoa.local.check.checks import NotApplicable
-from byoa.local.check.trial import Trial
+from byoa.local.check.trial import JOB, JOB_ARN, REGION, Trial
 
-JOB_NAME = "byoa-check"
-REGION = "us-west-2"
-JOB_ARN = f"arn:aws:sagemaker:{REGION}:111122223333:training-job/{JOB_NAME}"
 LOOK_SECONDS = 0.02
 KILL_SECONDS = 10.0
 
@@ -58,15 +61,14 @@ def left_in(directory: Path) -> list[Path]:
 
 def environment() -> dict[str, str]:
     """The platform's variables of a training container, and none beside those it is sure to set."""
-    values = training_environment(job_name=JOB_NAME, job_arn=JOB_ARN, region=REGION)
+    values = training_environment(job_name=JOB, job_arn=JOB_ARN, region=REGION)
     values.pop("PYTHONUNBUFFERED")
     return values
 
 
 def start(trial: Trial, ml: Path, **options: Any) -> Box:
-    """A container on this tree; `options` are those of `Trial.box`."""
-    given = {"command": ("train",), "environment": environment(), **options}
-    return trial.box(given.pop("command"), ml=ml, **given)
+    """A container that trains on this tree; `options` are those of `Trial.box`."""
+    return trial.box(("train",), ml=ml, environment=environment(), **{"host": "algo-1", **options})
 
 
 def watch(box: Box, limit: float) -> TrainingRun:
@@ -101,8 +103,7 @@ def record(
 
 
 def run(
-    trial: Trial, key: str, prepare: Callable[[Layout], object] = lambda layout: None,
-    **options: Any,
+    trial: Trial, key: str, prepare: Callable[[Layout], object], **options: Any
 ) -> TrainingRun:
     """The run called `key`: on a fresh tree as `prepare` changed it; made once, then remembered."""
 
@@ -115,8 +116,14 @@ def run(
 
 
 def plain(trial: Trial) -> TrainingRun:
-    """The ordinary run: the samples as they were given."""
-    return run(trial, "plain")
+    """The ordinary run: the samples as they were given, and nothing that can be left out."""
+    return run(trial, "plain", without_manifests)
+
+
+def without_manifests(layout: Layout) -> None:
+    """Leave out the service's own files beside the channels, which a check of their own is for."""
+    for name in read_config(layout, INPUT_DATA_FILE):
+        layout.manifest(name).unlink(missing_ok=True)
 
 
 # --- what the variants change in the tree ---------------------------------------------------------

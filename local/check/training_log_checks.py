@@ -1,0 +1,99 @@
+"""Checks of the log, from which people learn how a job goes and metrics are scraped."""
+
+from __future__ import annotations
+
+import re
+
+from byoa.local.check import training_runs as runs
+from byoa.local.check.checks import Verdict, check, failed, passed, skipped
+from byoa.local.check.trial import Trial
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_TELLING_SECONDS = 1.0  # of a run; in a shorter one nobody sees a delay
+_EARLY = 0.5  # of a run, by when a log that is not held back has begun
+_SPREAD = 0.1  # of a run, over which its output comes
+_STEP = re.compile(r"epoch|step|iter|round|batch|\[\d+\]", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", re.IGNORECASE)
+_STEPS = 3  # lines that make a progress
+
+
+@check(
+    "log-unbuffered",
+    clause="TRAIN-196, TRAP-27",
+    group="training",
+    title="The log arrives while training runs, not at its end",
+    cure="ENV PYTHONUNBUFFERED=1 in the Dockerfile, or print(…, flush=True)",
+    needs=("train-exits-zero",),
+)
+def log_unbuffered(trial: Trial) -> Verdict:
+    run = runs.plain(trial)
+    if not run.outputs:
+        return skipped("it prints nothing")
+    if _flows(run):
+        return passed(f"the first line after {run.outputs[0]:.1f} of {run.seconds:.1f} s")
+    held = _progress(run.log)
+    if run.seconds < _TELLING_SECONDS:
+        return skipped(f"could not be told: the run took {run.seconds:.1f} s")
+    if not held:
+        return skipped("could not be told: it reports no progress")
+    return failed(
+        f"its first line came after {run.outputs[0]:.1f} of {run.seconds:.1f} s and all of its"
+        " progress with it: the log is held back, and lost when the job is killed",
+        evidence="\n".join(held[:3]),
+    )
+
+
+def _flows(run: runs.TrainingRun) -> bool:
+    first, last = run.outputs[0], run.outputs[-1]
+    return first < _EARLY * run.seconds or last - first > _SPREAD * run.seconds
+
+
+def _progress(log: str) -> list[str]:
+    """Lines that tell of one step after another: alike but for their numbers."""
+    alike: dict[str, list[str]] = {}
+    for line in log.splitlines():
+        if _STEP.search(line):
+            alike.setdefault(_NUMBER.sub("#", line), []).append(line)
+    longest = max(alike.values(), key=len, default=[])
+    return longest if len(longest) >= _STEPS else []
+
+
+@check(
+    "log-lines",
+    clause="TRAIN-190, TRAP-27",
+    group="training",
+    title="The log has plain lines: no colours, no progress bars that rewrite a line",
+    cure="print one line a step; switch progress bars off where there is no terminal (tqdm:"
+    " disable=None; TQDM_DISABLE=1) and colours too (NO_COLOR=1)",
+    needs=("train-exits-zero",),
+)
+def log_lines(trial: Trial) -> Verdict:
+    for line in runs.plain(trial).log.split("\n"):
+        if "\r" in line.rstrip("\r"):
+            pieces = line.count("\r")
+            return failed(
+                f"a line is rewritten {pieces} times with carriage returns: CloudWatch shows one"
+                " long line, and a metric's expression finds its first value alone",
+                evidence=repr(line[:160]),
+            )
+        if _ANSI.search(line):
+            return failed(
+                "a line has ANSI escape sequences, which come between a metric's name and value",
+                evidence=repr(line[:160]),
+            )
+    return passed()
+
+
+@check(
+    "log-utf8",
+    clause="TRAIN-190",
+    group="training",
+    title="The log is UTF-8",
+    cure="ENV LANG=C.UTF-8 PYTHONIOENCODING=utf-8 in the Dockerfile",
+    needs=("train-exits-zero",),
+)
+def log_utf8(trial: Trial) -> Verdict:
+    for line in runs.plain(trial).log.split("\n"):
+        if "\ufffd" in line:
+            return failed("a line of the log is not UTF-8", evidence=repr(line[:160]))
+    return passed()
