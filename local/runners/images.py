@@ -97,7 +97,7 @@ class Images:
                 f"{folder} is no folder",
                 expected="the folder that holds the algorithm's Python file",
             )
-        algorithm = _choose(folder, algorithm)
+        algorithm = choose_algorithm(folder, algorithm)
         document = {"path": str(folder), "algorithm": algorithm}
         try:
             row = self._state.create(
@@ -197,7 +197,8 @@ def _check_name(name: str) -> None:
         )
 
 
-def _choose(folder: Path, algorithm: str | None) -> str:
+def choose_algorithm(folder: Path, algorithm: str | None) -> str:
+    """`algorithm`, which the folder must have, or the only one that it has, as `module:Class`."""
     found, broken = _search(folder)
     if algorithm is not None:
         if not _ALGORITHM.fullmatch(algorithm):
