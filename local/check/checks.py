@@ -62,11 +62,12 @@ def check(
     id: str, *, clause: str, group: str, title: str, cure: str, needs: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Trial], Verdict]], Callable[[Trial], Verdict]]:
     """Register the decorated function as a check; the function itself stays as it is."""
-    assert group in GROUPS, f"{id}: no group is called {group!r}"
+    if group not in GROUPS:
+        raise ValueError(f"{id}: no group is called {group!r}")
 
     def register(run: Callable[[Trial], Verdict]) -> Callable[[Trial], Verdict]:
-        known = CHECKS.get(id)
-        assert known is None or known.run.__module__ == run.__module__, f"two checks are {id!r}"
+        if id in CHECKS and CHECKS[id].run.__module__ != run.__module__:
+            raise ValueError(f"two checks are called {id!r}")
         CHECKS[id] = Check(id, clause, group, title, cure, needs, run)
         return run
 

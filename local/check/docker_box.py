@@ -9,7 +9,6 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,30 @@ from byoa.container.errors import ByoaError
 from byoa.container.supervisor import Exit
 from byoa.local.check import proc
 from byoa.local.check.box import Box, BoxSpec, Process
+from byoa.local.check.image_facts import LABEL
+from byoa.local.check.reclaim import reclaim
 
-LABEL = "byoa.check"
 LOOPBACK = "127.0.0.1"
 ADDRESS_SECONDS = 5.0  # that the engine may take to publish a port
+KILLED_SECONDS = 2.0  # that a killed process may take to be gone
 ENGINE_LOST = 255
+STOPPED_SECONDS = 10.0  # from SIGKILL to the end that the engine reports
 DELETED = 2  # a kind of change in the engine's list of them
 
 
 class DockerBox(Box):
     """A container, its log drained and its end awaited by one thread."""
 
-    def __init__(self, engine: Any, image: str, spec: BoxSpec, *, owner: str) -> None:
+    def __init__(
+        self, engine: Any, image: str, spec: BoxSpec, *, owner: str,
+        files_to: tuple[int, int] | None = None,
+    ) -> None:
+        """`owner` is the label; what it writes to /opt/ml becomes `files_to`'s when it has ended.
+        """
         self.spec = spec
         self._engine = engine
         self._api = engine.api
+        self._files_to = files_to
         self._log = bytearray()
         self._ended = threading.Event()
         self._exit = Exit(ENGINE_LOST)
@@ -64,6 +72,10 @@ class DockerBox(Box):
         """The first program did not start: the same exit codes as `docker run` and the service."""
         self._stream.close()
         code = self._inspect()["State"].get("ExitCode") or 0
+        if code not in (0, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND):
+            raise ByoaError(  # its network, a mount: nothing that the image could help
+                "CHECK_CONTAINER", f"the engine cannot start a container: {message}"
+            )
         if not code:
             denied = "permission denied" in message or "exec format error" in message
             code = EXIT_NOT_EXECUTABLE if denied else EXIT_NOT_FOUND
@@ -77,6 +89,8 @@ class DockerBox(Box):
                 for chunk in self._stream:
                     self._log += chunk
             self._api.wait(self.id, timeout=None)
+            if self._files_to is not None:
+                reclaim(self._engine, self.id, self._files_to)
             state = self._inspect()["State"]
             code = int(state["ExitCode"]) % 256
             self._exit = Exit(
@@ -100,10 +114,13 @@ class DockerBox(Box):
             return None
         until = time.monotonic() + ADDRESS_SECONDS
         while True:
-            ports = self._inspect()["NetworkSettings"]["Ports"] or {}
-            found = ports.get(f"{self.spec.port}/tcp")
+            settings = self._inspect()["NetworkSettings"]
+            found = (settings["Ports"] or {}).get(f"{self.spec.port}/tcp")
             if found:
                 return LOOPBACK, int(found[0]["HostPort"])
+            joined = (settings["Networks"] or {}).get(self.spec.network) or {}
+            if self.spec.network != "bridge" and joined.get("IPAddress"):
+                return joined["IPAddress"], self.spec.port  # an isolated network publishes nothing
             if self._ended.is_set() or time.monotonic() > until:
                 return LOOPBACK, 0  # nothing answers there: the box has ended
             time.sleep(0.02)
@@ -137,7 +154,23 @@ class DockerBox(Box):
         rows = [(int(row[0]), int(row[1]), row[2]) for row in table["Processes"] or []]
         known = {pid for pid, _, _ in rows}
         rows.sort(key=lambda row: (row[1] in known, row[0]))  # the first one's parent is outside
-        return [Process(pid, ppid, proc.argv(pid) or tuple(text.split())) for pid, ppid, text in rows]
+        return [
+            Process(pid, ppid, proc.argv(pid) or tuple(text.split())) for pid, ppid, text in rows
+        ]
+
+    def kill_process(self, process: Process) -> bool:
+        if proc.kill(process):
+            return True
+        inner = proc.inner_number(process.pid)
+        if inner is None or proc.argv(process.pid) != process.argv:
+            return False
+        self._inside("kill", "-9", str(inner))
+        until = time.monotonic() + KILLED_SECONDS
+        while proc.argv(process.pid) == process.argv:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
 
     def listeners(self) -> list[tuple[str, int]]:
         if self._ended.is_set():
@@ -169,6 +202,9 @@ class DockerBox(Box):
 
         if self._removed:
             return
+        if self._thread is not None and not self._ended.is_set():
+            self.kill()
+            self._ended.wait(STOPPED_SECONDS)  # its files are given back in between
         with contextlib.suppress(NotFound):
             self._api.remove_container(self.id, force=True, v=True)
         self._removed = True
@@ -228,8 +264,13 @@ def _create(engine: Any, image: str, spec: BoxSpec, owner: str) -> str:
     return str(created["Id"])
 
 
-def listed(engine: Any, owner: str | None = None) -> list[Mapping[str, Any]]:
-    """The containers that checkers made, or one of them."""
-    label = LABEL if owner is None else f"{LABEL}={owner}"
-    found: list[Mapping[str, Any]] = engine.api.containers(all=True, filters={"label": label})
-    return found
+def sweep(engine: Any, owner: str) -> None:
+    """Remove every container and network that carries a trial's label."""
+    from docker.errors import NotFound
+
+    filters = {"label": f"{LABEL}={owner}"}
+    for each in engine.api.containers(all=True, filters=filters):
+        with contextlib.suppress(NotFound):
+            engine.api.remove_container(each["Id"], force=True, v=True)
+    for each in engine.api.networks(filters=filters):
+        engine.api.remove_network(each["Id"])

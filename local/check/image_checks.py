@@ -25,7 +25,7 @@ SECRETS = (
     re.compile(r"\b(?:ghp|gho|ghs)_[A-Za-z0-9]{36}\b|\bgithub_pat_\w{22,}"),
     re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
     re.compile(r"\bsk-[A-Za-z0-9_-]{32,}\b"),
-    re.compile(r"(?i)\b(?:aws_secret_access_key|aws_session_token)[= ]+['\"]?([A-Za-z0-9/+=]{16,})"),
+    re.compile(r"(?i)\baws_(?:secret_access_key|session_token)[= ]+['\"]?([A-Za-z0-9/+=]{16,})"),
     re.compile(r"(?i)\b\w*(?:password|passwd|api_key|secret_key)=['\"]?([^\s'\"$]{8,})"),
     re.compile(r"://[^/\s:@]+:([^/\s:@$]{4,})@"),
 )

@@ -12,6 +12,8 @@ from typing import Any
 from byoa.container.errors import ByoaError
 from byoa.local.check.image_files import ImageFiles
 
+LABEL = "byoa.check"  # on everything that the checker makes in an engine; its value is the trial
+
 _files_lock = threading.Lock()
 
 
@@ -103,5 +105,3 @@ def _media_type(engine: Any, image: str, document: Mapping[str, Any]) -> str | N
         return None
     return str(found["Descriptor"]["mediaType"])
 
-
-LABEL = "byoa.check"

@@ -33,7 +33,8 @@ from byoa.container.contract import (
 from byoa.local.check import tree
 from byoa.local.check.box import Box, BoxSpec
 from byoa.local.check.checks import NotApplicable
-from byoa.local.check.image_facts import ImageFacts
+from byoa.local.check.image_facts import LABEL, ImageFacts
+from byoa.local.check.reclaim import owner_for
 
 REGION = "us-east-1"
 JOB = "byoa-check"
@@ -95,10 +96,13 @@ class Trial:
         self._folder = Path(tempfile.mkdtemp(prefix="byoa-check-"))
         self._folder.chmod(0o755)  # a box's user must be able to come to its /opt/ml
         self._boxes: list[Box] = []
-        self._networks: list[str] = []
+        self._networks = 0
         self._keep = contextlib.ExitStack()
+        self._files_to = None if engine is None else owner_for(engine)
         self._memory: dict[str, tuple[bool, Any]] = {}
-        self._lock = threading.RLock()
+        # Two locks: what `memo` makes may start boxes from threads of its own.
+        self._lock = threading.Lock()
+        self._memory_lock = threading.RLock()
         self._trees = 0
 
     @classmethod
@@ -167,7 +171,9 @@ class Trial:
         else:
             from byoa.local.check.docker_box import DockerBox
 
-            made = DockerBox(self.engine, self.image, spec, owner=self.owner)
+            made = DockerBox(
+                self.engine, self.image, spec, owner=self.owner, files_to=self._files_to
+            )
         with self._lock:
             self._boxes.append(made)
         return made
@@ -196,13 +202,11 @@ class Trial:
         """
         if self.engine is None:
             raise NotApplicable("processes of this machine share its one network")
-        from byoa.local.check.docker_box import LABEL
-
-        name = f"byoa-check-{self.owner}-{len(self._networks)}"
+        self._networks += 1
+        name = f"byoa-check-{self.owner}-{self._networks}"
         self.engine.api.create_network(
             name, driver="bridge", internal=isolated, labels={LABEL: self.owner}
         )
-        self._networks.append(name)
         return name
 
     # --- /opt/ml ----------------------------------------------------------------------------------
@@ -256,7 +260,7 @@ class Trial:
 
     def memo(self, key: str, make: Callable[[], T]) -> T:
         """The value of `make`, called once for `key`; what it raised is raised again."""
-        with self._lock:
+        with self._memory_lock:
             if key not in self._memory:
                 try:
                     self._memory[key] = (True, make())
@@ -278,9 +282,10 @@ class Trial:
         if self._processes is not None:
             self._processes.close()
         if self.engine is not None:
+            from byoa.local.check.docker_box import sweep
+
             self._keep.close()
-            for name in self._networks:
-                self.engine.api.remove_network(name)
+            sweep(self.engine, self.owner)  # also what an interrupt left between two steps
             self.engine.close()
         tree.remove(self._folder)
 
