@@ -212,3 +212,29 @@ def test_sizes_are_for_humans(count, text):
 def test_this_machine_can_be_measured():
     found = measure()
     assert found.cpus > 0 and found.memory_bytes > 0 and found.threads >= 1
+
+
+@pytest.mark.parametrize(("build", "variables", "said"), [
+    ("cuda", {}, "the container was given none"),
+    ("cuda", {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' hides them"),
+    ("cpu", {}, None),
+    (None, {}, None),
+])
+def test_a_torch_for_cuda_without_a_device_is_told_in_one_line(
+    machine, monkeypatch, build, variables, said
+):
+    """CHK-17"""
+    monkeypatch.setattr(hardware, "_torch_build", lambda: build)
+    monkeypatch.setattr(hardware, "_gpus", lambda environ: ())
+    found = measure({"PATH": "", **variables}, machine.proc)
+    assert (found.device, len(found.gpus)) == ("cpu", 0)
+    if said is None:
+        assert found.notice == ""
+    else:
+        assert found.notice.startswith("no GPU: ") and said in found.notice
+        assert "\n" not in found.notice
+
+
+def test_a_torch_for_cuda_with_a_device_needs_no_word(machine, driver, monkeypatch):
+    monkeypatch.setattr(hardware, "_torch_build", lambda: "cuda")
+    assert measure({"PATH": driver(TWO)}, machine.proc).notice == ""

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from byoa.container.contract import ProcessingJobConfig
+
 
 def test_a_mistyped_command_is_corrected(tree):
     code, output = tree.run("trian")
@@ -64,3 +66,70 @@ def test_serve_takes_the_place_of_the_entrypoint(monkeypatch):
     except Replaced:
         pass
     assert calls == [(sys.executable, [sys.executable, "-m", "byoa.serve"])]
+
+
+# --- any program of the image ---
+
+
+def test_a_program_on_path_takes_the_place_of_the_entrypoint(tree):
+    """`docker run IMAGE python -V`: its arguments, its exit code, its process."""
+    program = "import os, sys; print(sys.argv[1:], os.getpid()); sys.exit(3)"
+    with tree.start(os.path.basename(sys.executable), "-c", program, "--epochs", "3") as process:
+        output, _ = process.communicate(timeout=60)
+    assert output == f"['--epochs', '3'] {process.pid}\n"
+    assert process.returncode == 3
+    assert tree.failure is None
+
+
+def test_a_program_gets_the_signals_that_a_shell_would_give_it(tree):
+    """Python ignores SIGPIPE, and an exec would hand that on."""
+    code, output = tree.run("grep", "SigIgn", "/proc/self/status")
+    assert code == 0
+    assert int(output.split()[1], 16) == 0
+
+
+def test_a_path_to_a_program_is_run(tree, tmp_path):
+    script = tmp_path / "hello.sh"
+    script.write_text('#!/bin/sh\necho "hello $1"\n')
+    script.chmod(0o755)
+    assert tree.run(str(script), "you") == (0, "hello you\n")
+
+
+def test_a_file_without_the_executable_bit_is_refused_with_the_cure(tree, tmp_path):
+    script = tmp_path / "hello.py"
+    script.write_text("print(1)\n")
+    code, output = tree.run(str(script))
+    assert code == 126
+    assert "[COMMAND_NOT_EXECUTABLE]" in output and f"python {script}" in output
+    assert tree.failure.startswith(f"{script} is a file that may not be executed")
+
+
+def test_a_script_that_names_no_interpreter_is_told_from_a_missing_one(tree, tmp_path):
+    script = tmp_path / "bare"
+    script.write_text("echo hello\n")
+    script.chmod(0o755)
+    code, output = tree.run(str(script))
+    assert code == 126
+    assert "Exec format error" in output and "`#!`" in output
+
+
+def test_our_own_commands_come_before_programs_of_the_same_name(tree, tmp_path):
+    """TRAIN-01: `train` is byoa's, whatever is on PATH."""
+    program = tmp_path / "contract"
+    program.write_text("#!/bin/sh\necho another\n")
+    program.chmod(0o755)
+    code, output = tree.run("contract", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert code == 0 and output.startswith("# The container contract")
+
+
+def test_no_command_in_a_processing_job_says_how_one_is_given(tree):
+    """PROC-01: ContainerArguments replace the missing command; the reason is the ExitMessage."""
+    ProcessingJobConfig({"ProcessingJobName": "p1"}).write(tree.layout)
+    done = subprocess.run(
+        [sys.executable, "-m", "byoa.container"], env=tree.environ(), capture_output=True,
+        text=True, timeout=60,
+    )
+    assert done.returncode == 1
+    assert 'ContainerArguments=["process", "SCRIPT"]' in done.stderr
+    assert tree.layout.message.read_text().startswith("no command was given")
+    assert tree.failure is None

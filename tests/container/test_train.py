@@ -400,3 +400,15 @@ def test_importing_the_entrypoint_starts_nothing(tmp_path):
     )
     assert done.stdout == "True 1\n", done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_file_of_its_owner_s_alone_is_shared(tree):
+    """TRAIN-08, HOST-40: the server's workers, who read it, are another user."""
+    tree.hyperparameters({"then": "save_privately"})
+    code, output = tree.run(**SUMMING)
+    assert code == 0, output
+    modes = {
+        path.name: path.stat().st_mode & 0o777 for path in tree.layout.model.rglob("*")
+        if path.name.startswith("private")
+    }
+    assert modes == {"private": 0o755, "private.bin": 0o644}
