@@ -27,6 +27,8 @@ MODULES = (
 
 def all_checks() -> list[Check]:
     """Every check, those of an image first: they cost least and explain most."""
-    for name in MODULES:
-        importlib.import_module(f"byoa.local.check.{name}")
-    return list(CHECKS.values())
+    names = [f"byoa.local.check.{name}" for name in MODULES]
+    for name in names:
+        importlib.import_module(name)
+    # Whoever imported a module of checks before must not change the order.
+    return sorted(CHECKS.values(), key=lambda each: names.index(each.run.__module__))

@@ -1,0 +1,82 @@
+"""The report for a person: a line a check, and below a failure its cause, its cure, what was seen.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from byoa.local.check.checks import FAIL, PASS, Check
+from byoa.local.check.report import Report
+from byoa.local.check.runs import Result
+
+MARKS = {PASS: "ok  ", FAIL: "FAIL", "skip": "-   "}
+EVIDENCE_LINES = 12
+WIDTH = 100
+_RED, _GREEN, _DIM, _PLAIN = "\x1b[1;31m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
+_COLOURS = {PASS: _GREEN, FAIL: _RED, "skip": _DIM}
+
+
+def render(report: Report, *, colour: bool = False) -> str:
+    """The whole table, ending in a line that sums it up."""
+    about = f" ({report.about})" if report.about else ""
+    lines = [f"{report.subject}{about}"]
+    width = max((len(each.check.id) for each in report.results), default=0)
+    for group, results in report.by_group().items():
+        lines += ["", group]
+        for each in results:
+            lines += _lines(each, width, colour)
+    lines += ["", report.summary]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(result: Result, width: int, colour: bool) -> list[str]:
+    verdict, check = result.verdict, result.check
+    mark = MARKS[verdict.outcome]
+    if colour:
+        mark = f"{_COLOURS[verdict.outcome]}{mark}{_PLAIN}"
+    head = f"  {mark} {check.id:{width}}  {check.title}"
+    if verdict.outcome == PASS:
+        return [head]
+    if verdict.outcome != FAIL:
+        return [head, *_wrapped("skipped: ", verdict.cause)]
+    lines = [f"{head}  [{check.clause}]"]
+    lines += _wrapped("why:  ", verdict.cause)
+    lines += _wrapped("cure: ", result.cure)
+    seen = verdict.evidence.rstrip().splitlines()
+    if seen:
+        left_out = len(seen) - EVIDENCE_LINES
+        if left_out > 0:
+            seen = [f"… {left_out} lines before", *seen[-EVIDENCE_LINES:]]
+        lines += [f"       | {line[:400]}" for line in seen]
+    return lines
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    found: list[str] = []
+    for line in text.splitlines() or [""]:
+        first = f"       {label}" if not found else " " * (7 + len(label))
+        found += textwrap.wrap(line, WIDTH, initial_indent=first, break_on_hyphens=False,
+                               break_long_words=False, subsequent_indent=" " * (7 + len(label))
+                               ) or [first.rstrip()]
+    return found
+
+
+def render_catalogue(checks: Sequence[Check]) -> str:
+    """Every check with its clauses and its title."""
+    width = max(len(each.id) for each in checks)
+    lines: list[str] = []
+    for group in dict.fromkeys(each.group for each in checks):
+        lines += ["", group] if lines else [group]
+        lines += [f"  {each.id:{width}}  {each.title}  [{each.clause}]"
+                  for each in checks if each.group == group]
+    return "\n".join(lines) + f"\n\n{len(checks)} checks\n"
+
+
+def render_markdown(checks: Sequence[Check]) -> str:
+    """The catalogue as a table for documentation."""
+    lines = ["| check | what holds | where it does not | clauses |", "|---|---|---|---|"]
+    for each in checks:
+        cells = (f"`{each.id}`", each.title, each.cure, each.clause)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
