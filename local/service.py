@@ -15,9 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from byoa.container.errors import ByoaError
 from byoa.local.api.certificates import Authority
@@ -33,9 +34,13 @@ from byoa.local.client import STATUS_PATH, lock_path, record_path
 from byoa.local.control.endpoint_configs import EndpointConfigs
 from byoa.local.control.endpoint_instances import Platform
 from byoa.local.control.endpoints import Endpoints
+from byoa.local.control.left_behind import wanted
 from byoa.local.control.models import Models
 from byoa.local.control.training_jobs import TrainingJobs
 from byoa.local.environment import ca_directory
+from byoa.local.runners.auto import AutoRunner
+from byoa.local.runners.base import Runner
+from byoa.local.runners.engine import test_label
 from byoa.local.runners.images import Images
 from byoa.local.runners.process import ProcessRunner
 from byoa.local.runtime.invocation_metrics import InvocationMetrics
@@ -44,6 +49,9 @@ from byoa.local.runtime.routing import Router
 from byoa.local.settings import Caller, Settings
 from byoa.local.storage.buckets import Buckets
 from byoa.local.storage.state import State
+
+if TYPE_CHECKING:
+    from byoa.local.runners.docker import DockerRunner
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +72,10 @@ class Service:
         self.buckets = Buckets(settings.home)
         self.aws = AwsServices(settings.account)
         logs, metrics = Logs(self.aws.moto), Metrics(self.aws.moto)
-        self.runner = runner = ProcessRunner(
-            Images(self.state), settings.home, sandbox=settings.sandbox
-        )
+        self._doors: dict[str, HttpServer] = {}  # by address, for containers
+        self._opening = threading.Lock()
+        self.runner = runner = _runner(settings, Images(self.state), self._listen_on)
+        self._left = threading.Thread(target=self._look_for_leftovers, name="leftovers")
         self.training_jobs = TrainingJobs(
             self.state, self.buckets, runner, settings, logs, metrics, self._container_environment
         )
@@ -113,6 +122,8 @@ class Service:
         )
 
     def start(self) -> None:
+        self._wanted = wanted(self.state)  # before there is anything new
+        self._left.start()
         self.aws.warm()
         self._invocation_metrics.start()
         self.training_jobs.start()
@@ -132,6 +143,13 @@ class Service:
         for each in stopping:
             each.join()
         self.server.stop(STOP_CONNECTIONS_SECONDS)
+        with self._opening:
+            doors = list(self._doors.values())
+        for door in doors:
+            door.stop(STOP_CONNECTIONS_SECONDS)
+        if self._left.ident is not None:
+            self._left.join(STOP_CONNECTIONS_SECONDS)
+        self.runner.close()
         self._invocation_metrics.close()
         self.buckets.close()
         self.state.close()
@@ -146,8 +164,45 @@ class Service:
             row for row in self.state.list("training-job")
             if row.status in ("InProgress", "Stopping")
         ]
-        document = {"jobs": len(running), "endpoints": len(self.state.list("endpoint"))}
+        document = {
+            "jobs": len(running),
+            "endpoints": len(self.state.list("endpoint")),
+            "runner": self.runner.name,
+            "containers": self.runner.describe(),
+        }
         return Response(200, [("Content-Type", "application/json")], json.dumps(document).encode())
+
+    def _listen_on(self, address: str) -> int:
+        """Serve containers at one more address of this machine; the port there. Theirs is never
+        loopback, and a wildcard would let the whole network in."""
+        if self.settings.host in ("0.0.0.0", "::", address):  # noqa: S104
+            return self.server.port
+        with self._opening:
+            if address not in self._doors:
+                try:
+                    door = HttpServer(self._handle_container, address, self.server.port)
+                except OSError as error:
+                    if error.errno != errno.EADDRINUSE:
+                        raise
+                    door = HttpServer(self._handle_container, address, 0)
+                door.start()
+                log.info("containers reach this server at http://%s:%d", address, door.port)
+                self._doors[address] = door
+            return self._doors[address].port
+
+    def _handle_container(self, request: Request) -> Response:
+        if self.runner.shuts_out(str(request.client[0])):
+            return Response(403, [], b"this container's network is isolated\n")
+        return self._handle(request)
+
+    def _look_for_leftovers(self) -> None:
+        """Say what runs containers, and remove those of an earlier server that nobody needs."""
+        try:
+            log.info("containers: %s", self.runner.describe())
+            for name in self.runner.sweep(self._wanted):
+                log.info("%s, left by an earlier server, is removed", name)
+        except ByoaError as error:
+            log.warning("what an earlier server left is not looked for: %s", error)
 
     def _container_environment(self, caller: Caller, image: str) -> dict[str, str]:
         """How code in a container reaches this service; the keys open nothing but this server."""
@@ -161,6 +216,25 @@ class Service:
             "AWS_DEFAULT_REGION": caller.region,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+
+def _runner(settings: Settings, images: Images, listen: Callable[[str], int]) -> Runner:
+    process = ProcessRunner(images, settings.home, sandbox=settings.sandbox)
+    if settings.runner == "process":
+        return process
+
+    def docker() -> DockerRunner:
+        from byoa.local.runners.docker import DockerRunner
+
+        return DockerRunner(
+            settings.home, registry=settings.registry, listen=listen, labels=test_label()
+        )
+
+    if settings.runner == "auto":
+        return AutoRunner(docker, process)
+    only = docker()
+    only.connect()
+    return only
 
 
 def _listen(handler: object, settings: Settings, door: ProxyDoor) -> HttpServer:

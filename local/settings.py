@@ -13,6 +13,8 @@ from typing import Any
 
 from byoa.container.errors import ByoaError
 
+RUNNERS = ("auto", "process", "docker")
+
 
 def _setting(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
@@ -33,6 +35,14 @@ class Settings:
     invocation_timeout: float = _setting(60.0, "seconds that an endpoint may take to answer")
     payload_limit: int = _setting(6_291_456, "bytes of a request or answer of InvokeEndpoint")
     stop_grace: float = _setting(120.0, "seconds from SIGTERM to SIGKILL of a training container")
+    runner: str = _setting(
+        "auto", "auto: containers run in Docker where the engine has the image, else as processes;"
+        " docker or process: always so"
+    )
+    registry: str = _setting(
+        "", "host:port of a registry that stands for ECR's: images that the engine lacks are"
+        " pulled from it"
+    )
     sandbox: str = _setting(
         "auto", "auto: containers have a private /opt/ml where the kernel allows it; off: never"
     )
@@ -59,6 +69,12 @@ class Settings:
                 ) from None
         values.update({name: value for name, value in overrides.items() if value is not None})
         settings = cls(**values)
+        if settings.runner not in RUNNERS:
+            raise ByoaError(
+                "SETTING_INVALID",
+                f"BYOA_RUNNER is {settings.runner!r}",
+                expected=" or ".join(RUNNERS),
+            )
         if not 0 <= settings.port <= 65535:
             raise ByoaError(
                 "SETTING_INVALID",

@@ -30,6 +30,6 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def settings(args: argparse.Namespace) -> Settings:
     """Defaults, BYOA_… variables, then the flags that the verb has."""
-    names = ("home", "host", "port", "region")
+    names = ("home", "host", "port", "region", "runner")
     given: dict[str, Any] = {name: getattr(args, name, None) for name in names}
     return Settings.from_environment(**given)

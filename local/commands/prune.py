@@ -6,20 +6,27 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from byoa.container.errors import ByoaError
+from byoa.local.commands.leftovers import docker_runner
 from byoa.local.commands.options import add_home, add_json, command, settings
+from byoa.local.control.left_behind import busy_names, wanted
+from byoa.local.settings import Settings
 
+if TYPE_CHECKING:
+    from byoa.local.storage.state import State
+
+T = TypeVar("T")
 DAY_SECONDS = 86_400.0
 
 
 def add(commands: Any) -> None:
     parser = command(
         commands, "prune", run_prune,
-        help="remove logs and job folders that nothing needs; records and buckets stay",
+        help="remove logs, job folders and containers that nothing needs; records and buckets stay",
         example="byoa prune --older-than 7 --dry-run",
     )
     add_home(parser)
@@ -30,7 +37,8 @@ def add(commands: Any) -> None:
 
 
 def run_prune(args: argparse.Namespace) -> int:
-    home = settings(args).home
+    chosen = settings(args)
+    home = chosen.home
     if args.older_than < 0:
         raise ByoaError("OPTION_INVALID", f"--older-than {args.older_than} is negative")
     before = time.time() - args.older_than * DAY_SECONDS
@@ -40,12 +48,18 @@ def run_prune(args: argparse.Namespace) -> int:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    left = _left_in_engine(chosen, remove=not args.dry_run)
     total = sum(each for _, each in found)
     if args.json:
-        print(json.dumps({"bytes": total, "paths": [str(path) for path, _ in found]}, indent=1))
+        print(json.dumps(
+            {"bytes": total, "paths": [str(path) for path, _ in found], "containers": left},
+            indent=1,
+        ))
     else:
         for path, each in found:
             print(f"{each:>14,}  {path}")
+        for name in left:
+            print(f"{'':>14}  {name} (of the container engine)")
         print(f"{total:>14,}  bytes {'would be ' if args.dry_run else ''}removed")
     return 0
 
@@ -68,17 +82,31 @@ def size(path: Path) -> int:
     return sum(each.lstat().st_size for each in files if each.is_file() and not each.is_symlink())
 
 
+def _left_in_engine(chosen: Settings, *, remove: bool) -> list[str]:
+    """Names of this home's containers and networks in the engine that nothing needs."""
+    runner = docker_runner(chosen)
+    if runner is None:
+        return []
+    try:
+        keep = _of_state(chosen.home, wanted, lambda name: False)
+        return runner.sweep(keep) if remove else runner.orphans(keep)
+    finally:
+        runner.close()
+
+
 def _busy(home: Path) -> set[str]:
     """Names of jobs and endpoints that have not ended, by the record on disk."""
+    return _of_state(home, busy_names, set())
+
+
+def _of_state(home: Path, look: Callable[[State], T], without: T) -> T:
     database = home / "state.sqlite"
     if not database.exists():
-        return set()
+        return without
     from byoa.local.storage.state import State
 
     state = State(database)
     try:
-        jobs = {row.name for row in state.list("training-job", None)
-                if row.status in ("InProgress", "Stopping")}
-        return jobs | {row.name for row in state.list("endpoint", None)}
+        return look(state)
     finally:
         state.close()

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from byoa.container.errors import ByoaError
 from byoa.local import client
+from byoa.local.commands.leftovers import count_running, left_running
 from byoa.local.commands.options import add_home, add_json, command, settings
+from byoa.local.settings import RUNNERS
 
 DETACH_SECONDS = 20.0
 # The server stops its endpoints (30 s each at most, together) and jobs before it leaves.
@@ -31,6 +32,8 @@ def add(commands: Any) -> None:
     up.add_argument("--host", help="address to listen on (BYOA_HOST, 127.0.0.1)")
     up.add_argument("--port", type=int, help="port; 0 takes a free one (BYOA_PORT, 4566)")
     up.add_argument("--region", help="region of requests that name none (BYOA_REGION, us-east-1)")
+    up.add_argument("--runner", choices=RUNNERS,
+                    help="what runs containers (BYOA_RUNNER, auto: Docker where it has the image)")
     up.add_argument("--detach", action="store_true", help="leave it running in the background")
     down = command(
         commands, "down", run_down, help="stop the local SageMaker", example="byoa down"
@@ -75,7 +78,8 @@ def _detach(args: argparse.Namespace, chosen: Any) -> int:
     chosen.home.mkdir(parents=True, exist_ok=True)
     log = chosen.home / "server.log"
     argv = [sys.executable, "-m", "byoa.local.cli", "up", "--home", str(chosen.home),
-            "--host", chosen.host, "--port", str(chosen.port), "--region", chosen.region]
+            "--host", chosen.host, "--port", str(chosen.port), "--region", chosen.region,
+            "--runner", chosen.runner]
     with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: S603
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -107,11 +111,12 @@ def _await(look: Callable[[], Any], seconds: float) -> Any:
 
 
 def run_down(args: argparse.Namespace) -> int:
-    home = settings(args).home
+    chosen = settings(args)
+    home = chosen.home
     record = client.read_record(home)
     if record is None:
         print(f"no local SageMaker runs with {home}")
-        left = _left_containers(home)
+        left = left_running(chosen)
         for container in left:
             container.terminate()
         end = time.monotonic() + LEFT_SECONDS
@@ -132,23 +137,6 @@ def run_down(args: argparse.Namespace) -> int:
     return 0
 
 
-def _left_containers(home: Path) -> list[Any]:
-    """Containers of a killed server that still run."""
-    if not (home / "containers").is_dir():
-        return []
-    from byoa.local.runners.images import Images
-    from byoa.local.runners.process import ProcessRunner
-    from byoa.local.storage.state import State
-
-    state = State(home / "state.sqlite")
-    try:
-        runner = ProcessRunner(Images(state), home)
-        found = (runner.adopt({"name": each.name}) for each in (home / "containers").iterdir())
-        return [each for each in found if each is not None and each.wait(0) is None]
-    finally:
-        state.close()
-
-
 def run_status(args: argparse.Namespace) -> int:
     chosen = settings(args)
     record = client.read_record(chosen.home)
@@ -163,11 +151,12 @@ def run_status(args: argparse.Namespace) -> int:
     elif record:
         print(
             f"running  {record['url']}  process {record['pid']}  home {chosen.home}\n"
-            f"jobs in progress: {record['jobs']}  endpoints: {record['endpoints']}"
+            f"jobs in progress: {record['jobs']}  endpoints: {record['endpoints']}\n"
+            f"runner {record['runner']}: {record['containers']}"
         )
     else:
         print(f"not running (home {chosen.home}); start it with `byoa up`")
-        if left := len(_left_containers(chosen.home)):
+        if left := count_running(chosen):
             print(f"{left} container(s) of an earlier one still run: `byoa up` takes them over,"
                   " `byoa down` stops them")
     return 0 if record else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,3 +121,19 @@ class Runner(ABC):
 
     def release(self, network: Network) -> None:  # noqa: B027 - most have nothing to remove
         """Remove what was made for a network whose containers have all been removed."""
+
+    def describe(self) -> str:
+        """What runs containers here, in a few words for a person."""
+        return self.name
+
+    def shuts_out(self, client: str) -> bool:
+        """Whether the client at this address is a container that may reach no server of ours."""
+        return False
+
+    def sweep(self, keep: Callable[[str], bool]) -> list[str]:
+        """Remove containers and networks of earlier servers but those whose name is to be kept;
+        the names of what is removed."""
+        return []
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Let go of what the runner holds; containers run on."""

@@ -64,7 +64,8 @@ class DockerRunner(Runner):
         self._lock = threading.RLock()
         self._client: Any = None
         self._containers: dict[str, DockerContainer] = {}
-        self._door: str | None = None
+        self._door: tuple[str, int] | None = None  # where containers reach this server
+        self._no_door = False
 
     def connect(self) -> None:
         """Look for the engine now; raises EngineUnavailable."""
@@ -75,7 +76,9 @@ class DockerRunner(Runner):
             try:
                 api = client.api
                 with answers("to describe itself"):
-                    self._machine = Machine.of(api.info(), api.version())
+                    version = api.version()
+                    self._machine = Machine.of(api.info(), version)
+                self._version = version["Version"]
                 host = urlsplit(api.base_url).hostname or ""
                 if api.base_url.startswith("http") and "+" not in api.base_url and host not in (
                     "localhost", LOOPBACK, "::1", "localunixsocket", "localnpipe",
@@ -117,10 +120,26 @@ class DockerRunner(Runner):
     def inside(self, image: str, url: str) -> str:
         self.connect()
         parts = urlsplit(url)
+        host, port = self._open_door(parts.port or 80) or (HOST_NAME, parts.port or 80)
+        return f"{parts.scheme}://{host}:{port}{parts.path}"
+
+    def shuts_out(self, client: str) -> bool:
+        """Whether an address is that of an isolated container, which may reach no server of ours:
+        the network in which this machine reaches it leads here, too (TRAIN-12, HOST-08)."""
         with self._lock:
-            if self._door is None:
-                self._door = self._open_door(parts.port or 80)
-        return f"{parts.scheme}://{self._door}{parts.path}"
+            return any(
+                each.own_network is not None and each.address and each.address[0] == client
+                for each in self._containers.values()
+            )
+
+    def describe(self) -> str:
+        return self.engine
+
+    @property
+    def engine(self) -> str:
+        """The engine's name and version."""
+        self.connect()
+        return f"{'Podman' if self._machine.podman else 'Docker'} {self._version}"
 
     def start(self, spec: ContainerSpec) -> Container:
         self.connect()
@@ -160,7 +179,9 @@ class DockerRunner(Runner):
                 return None
             if status in ("removing", "dead"):
                 return None
-            return self._hold(state)
+        if status == "running" and self._listen is not None:
+            self._open_door(80)  # it was told this address by the earlier server
+        return self._hold(state)
 
     def release(self, network: Network) -> None:
         with self._lock:
@@ -175,7 +196,10 @@ class DockerRunner(Runner):
 
     def running(self) -> list[str]:
         """Names of this home's containers that run."""
-        return [each["Labels"][known.NAME] for each in self._list() if each["State"] == "running"]
+        return [
+            each["Labels"][known.NAME] for each in self._list()
+            if each["State"] == "running" and known.NAME in each["Labels"]
+        ]
 
     def orphans(self, keep: Callable[[str], bool]) -> list[str]:
         """Names of this home's containers and networks that are neither this server's nor kept:
@@ -206,6 +230,8 @@ class DockerRunner(Runner):
             for each in self._list():
                 labels = each["Labels"]
                 name = labels.get(known.NAME, each["Names"][0].lstrip("/"))
+                if known.HELPER in labels and each["State"] == "running":
+                    continue  # it ends by itself
                 if labels.get(known.SERVER) != self._server and not keep(name):
                     found.append((
                         name, removal(api.remove_container, each["Id"], v=True, force=True)
@@ -228,7 +254,9 @@ class DockerRunner(Runner):
     # --- helpers ---
 
     def _hold(self, state: Mapping[str, Any]) -> DockerContainer:
-        made = DockerContainer(self._client.api, self._machine, state, self._let_go)
+        made = DockerContainer(
+            self._client.api, self._machine, state, self._labels, self._let_go
+        )
         with self._lock:
             # Two that follow one container would write each line twice.
             container = self._containers.setdefault(made.name, made)
@@ -331,7 +359,7 @@ class DockerRunner(Runner):
                 return None, {"network_mode": "none", **named}
         elif spec.port is not None:
             mode = {"port_bindings": {spec.port: (LOOPBACK, None)}}
-        if self._by_name:
+        if self._no_door:
             mode["extra_hosts"] = {HOST_NAME: "host-gateway"}
         # One host needs no network of its own: the engine has few, and making one takes time.
         if spec.network is None or len(spec.network.hosts) < 2:
@@ -342,10 +370,6 @@ class DockerRunner(Runner):
             isolated=spec.network.isolated,
         )
         return network, {**mode, "network_mode": network}
-
-    @property
-    def _by_name(self) -> bool:
-        return bool(self._door and self._door.startswith(HOST_NAME))
 
     def _limits(self, spec: ContainerSpec) -> dict[str, Any]:
         limits, lacks = self._machine.fit(spec.limits)
@@ -382,22 +406,30 @@ class DockerRunner(Runner):
             return None
         return docker.types.LogConfig(**LOG_CONFIG)
 
-    def _open_door(self, port: int) -> str:
-        """Address and port at which containers reach this server."""
-        if not (self._machine.virtual or self._machine.rootless):
-            with answers("to describe its networks"):
-                gateway = self._networks.gateway()
-            if gateway is not None:
-                try:
-                    own = port if self._listen is None else self._listen(gateway)
-                    return f"{gateway}:{own}"
-                except OSError as error:
-                    if error.errno != errno.EADDRNOTAVAIL:
-                        raise
-        # An address is better: with a name, boto3 puts the bucket's name before it.
-        log.warning("containers reach this server by the name %s, which not every engine has",
-                    HOST_NAME)
-        return f"{HOST_NAME}:{port}"
+    def _open_door(self, port: int) -> tuple[str, int] | None:
+        """Address and port at which containers reach this server; None where only a name may lead
+        to it. `port` is where it listens for others."""
+        with self._lock:
+            if self._door is not None or self._no_door:
+                return self._door
+            if not (self._machine.virtual or self._machine.rootless):
+                with answers("to describe its networks"):
+                    gateway = self._networks.gateway()
+                if gateway is not None:
+                    try:
+                        own = port if self._listen is None else self._listen(gateway)
+                        self._door = (gateway, own)
+                        return self._door
+                    except OSError as error:
+                        if error.errno != errno.EADDRNOTAVAIL:
+                            raise
+            # An address is better: with a name, boto3 puts the bucket's name before it.
+            log.warning(
+                "containers find this server by the name %s, if at all: their engine's network is"
+                " not this machine's", HOST_NAME,
+            )
+            self._no_door = True
+            return None
 
 
 def _refusal(spec: ContainerSpec, error: docker.errors.APIError) -> ByoaError:

@@ -49,6 +49,7 @@ class DockerContainer(Container):
         api: Any,
         machine: Machine,
         state: Mapping[str, Any],
+        helper_labels: Mapping[str, str],
         forget: Callable[[DockerContainer], None],
     ) -> None:
         self._api = api
@@ -57,7 +58,7 @@ class DockerContainer(Container):
         self.id = str(state["Id"])
         labels: Mapping[str, str] = state["Config"]["Labels"]
         self.name = labels[NAME]
-        self._labels = {key: value for key, value in labels.items() if key in (HOME, "byoa.test")}
+        self._helper_labels = {**helper_labels, HELPER: self.name}
         self._ml = Path(labels[ML])
         self._image = str(state["Config"]["Image"])
         self.own_network = labels.get(OWN_NETWORK)
@@ -180,7 +181,7 @@ class DockerContainer(Container):
         else:
             self._pump.finish()
         with answers(f"to give back the files of {self.name}"):
-            give_back(self._api, self._machine, self._ml, self._image, self._labels | {HELPER: ""})
+            give_back(self._api, self._machine, self._ml, self._image, self._helper_labels)
         self._exit = ended
         self._over.set()
 

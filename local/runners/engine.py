@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,23 +53,45 @@ def connect(environ: Mapping[str, str] = os.environ) -> Any:
 
     Raises EngineUnavailable (DOCKER_UNAVAILABLE).
     """
+    url, origin = find(environ)
+    try:
+        return _client(url, environ)
+    except Exception as error:  # the SDK's, requests' and urllib3's have no common base
+        raise _unavailable(
+            [_Try(url, origin, f"it does not answer as an engine: {error}", _START)]
+        ) from error
+
+
+def find(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """The engine's address and where it comes from, without the SDK; raises EngineUnavailable."""
     tries: list[_Try] = []
     for url, origin in _addresses(environ):
         failure = _reach(url, origin)
         if failure is None:
-            try:
-                return _client(url, environ)
-            except Exception as error:  # the SDK's, requests' and urllib3's have no common base
-                failure = _Try(url, origin, f"it does not answer as an engine: {error}", _START)
+            return url, origin
         tries.append(failure)
-    # A socket that is there says more than one that is not.
+    raise _unavailable(tries)
+
+
+def _unavailable(tries: Sequence[_Try]) -> EngineUnavailable:
+    # A socket that is there says more than those that are not.
     telling = [each for each in tries if each.problem != _ABSENT]
-    raise EngineUnavailable(
+    if not telling:
+        names = ", ".join(each.url for each in tries)
+        return EngineUnavailable(
+            UNAVAILABLE, f"there is no container engine: none of {names} exists", remedy=_INSTALL
+        )
+    return EngineUnavailable(
         UNAVAILABLE,
         "no container engine answers: "
-        + "; ".join(f"{each.url} ({each.origin}): {each.problem}" for each in tries),
-        remedy=(telling or tries)[0].cure,
+        + "; ".join(f"{each.url} ({each.origin}): {each.problem}" for each in telling),
+        remedy=telling[0].cure,
     )
+
+
+def test_label(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The label by which tests find what they made: BYOA_TEST, where it is set."""
+    return {"byoa.test": environ["BYOA_TEST"]} if environ.get("BYOA_TEST") else {}
 
 
 @contextlib.contextmanager
