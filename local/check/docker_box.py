@@ -70,7 +70,7 @@ class DockerBox(Box):
 
     def _never_ran(self, message: str) -> None:
         """The first program did not start: the same exit codes as `docker run` and the service."""
-        self._stream.close()
+        _close(self._stream)
         code = self._inspect()["State"].get("ExitCode") or 0
         if code not in (0, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND):
             raise ByoaError(  # its network, a mount: nothing that the image could help
@@ -211,7 +211,7 @@ class DockerBox(Box):
         if self._thread is not None:
             self._thread.join(10.0)
         if self._stream is not None:
-            self._stream.close()
+            _close(self._stream)
 
 
 def _create(engine: Any, image: str, spec: BoxSpec, owner: str) -> str:
@@ -262,6 +262,14 @@ def _create(engine: Any, image: str, spec: BoxSpec, owner: str) -> str:
             "CHECK_CONTAINER", f"no container of {image} can be made: {error.explanation}"
         ) from None
     return str(created["Id"])
+
+
+def _close(stream: Any) -> None:
+    """End a stream of the engine; its own `close` leaves the answer, and so the socket, open."""
+    answer = stream._response
+    with contextlib.suppress(OSError):
+        stream.close()
+    answer.close()
 
 
 def sweep(engine: Any, owner: str) -> None:

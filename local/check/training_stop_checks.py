@@ -18,7 +18,7 @@ _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "busybox")
 # on small samples lasts long enough to be stopped.
 _LENGTHS = ("epoch", "round", "iter", "step", "estimator", "boost")
 _STRETCH = 1000
-_BEGIN_SECONDS = 60.0  # for the first sign of work
+_BEGIN_SECONDS = 5.0  # for the first sign of work, or a few times the plain run
 _SETTLE_SECONDS = 10.0  # at most, from that sign to a handler of SIGTERM
 _TOO_SHORT = (
     "could not be told: the run was over before SIGTERM came; give hyperparameters that train"
@@ -73,8 +73,9 @@ def _attempt(trial: Trial, hyperparameters: dict[str, str]) -> Stop | None:
     box = runs.start(trial, layout.root)
     begun = time.monotonic()
     # A program may print before its handler is there, but not for longer than it trains.
-    settle = min(_SETTLE_SECONDS, runs.plain(trial).seconds / 2)
-    if not _works(box, layout) or not _handles(box, settle):
+    plain = runs.plain(trial).seconds
+    settle = min(_SETTLE_SECONDS, plain / 2)
+    if not _works(box, layout, max(_BEGIN_SECONDS, 2 * plain)) or not _handles(box, settle):
         box.remove()
         return None
     processes = box.processes()
@@ -89,9 +90,9 @@ def _attempt(trial: Trial, hyperparameters: dict[str, str]) -> Stop | None:
     return Stop(run, seconds, first, tuple(processes[1:]), catches, ignores)
 
 
-def _works(box: Box, layout: Layout) -> bool:
-    """Whether the program has printed or written something; False when it ended before."""
-    until = time.monotonic() + _BEGIN_SECONDS
+def _works(box: Box, layout: Layout, timeout: float) -> bool:
+    """Wait until the program prints or writes something; False when it ended before."""
+    until = time.monotonic() + timeout
     while time.monotonic() < until:
         if box.log.strip() or runs.left_in(layout.output) or runs.left_in(layout.model):
             return box.wait(0.0) is None
