@@ -159,8 +159,8 @@ def _refusal(
         server = shared(trial)
         outcome = server.invoke(body, headers)
         ping = server.get_ping()
-        healthy = isinstance(ping, Reply) and ping.status == 200
-        return _Refusal(outcome, ping, server.box.wait(0.0 if healthy else 2.0), server.box.tail())
+        gone = isinstance(ping, NoReply) and ping.kind != LATE
+        return _Refusal(outcome, ping, server.box.wait(2.0 if gone else 0.0), server.box.tail())
 
     return trial.memo(f"hosting: refusal: {name}", ask)
 
@@ -328,7 +328,7 @@ def refusals_say_why(trial: Trial) -> Verdict:
     group="hosting",
     title="The server is healthy after requests that are wrong",
     cure="catch what a request raises, around the request and not around the server",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def bad_requests_do_not_end_it(trial: Trial) -> Verdict:
     for what, refusal in _refusals(trial).items():

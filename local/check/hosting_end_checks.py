@@ -29,7 +29,7 @@ _GOOD_EXITS = (0, 143)
     title="When a worker process is killed, it is replaced or the container ends",
     cure="let the first process watch the others: start a dead one again, or end with it, so that"
     " the platform replaces the container; nginx and the application server must end together",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def dead_worker(trial: Trial) -> Verdict:
     told: list[str] = []
@@ -44,6 +44,8 @@ def dead_worker(trial: Trial) -> Verdict:
         told.append(name)
         wrong = _recovers(trial, server)
         if wrong:
+            server.box.kill()  # it serves no other check
+            server.box.wait(_RECOVER_SECONDS)
             return failed(
                 f"{_RECOVER_SECONDS:g} s after process {name} was killed {wrong}, and the"
                 " container still runs",

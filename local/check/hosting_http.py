@@ -65,8 +65,12 @@ class Reply:
 class Connection:
     """One connection to a server; every read of one answer has the limit of its call."""
 
-    def __init__(self, address: Address, *, timeout: float = 5.0) -> None:
+    def __init__(
+        self, address: Address, *, timeout: float = 5.0, discard: bool = False
+    ) -> None:
+        """With `discard` the bodies of answers are read and thrown away."""
         self._buffer = b""
+        self._discard = discard
         self._sent = time.monotonic()
         try:
             self._socket = socket.create_connection(address, timeout)
@@ -193,20 +197,19 @@ class Connection:
         )
 
     def _exactly(self, length: int, end: float, late: str) -> bytes:
-        parts, have = [self._buffer], len(self._buffer)
-        self._buffer = b""
-        while have < length:
-            if not self._fill(end, f"{late}: {have} of the {length} bytes of Content-Length came"):
+        """The next `length` bytes; none of them where bodies are thrown away."""
+        parts, left = [], length
+        while True:
+            part, self._buffer = self._buffer[:left], self._buffer[left:]
+            left -= len(part)
+            if not self._discard:
+                parts.append(part)
+            if not left:
+                return b"".join(parts)
+            if not self._fill(end, f"{late}: {length - left} of {length} bytes came"):
                 raise NoReply(
-                    CLOSED,
-                    f"Content-Length says {length} bytes and the connection ended after {have}",
+                    CLOSED, f"the connection ended after {length - left} of {length} bytes"
                 )
-            parts.append(self._buffer)
-            have += len(self._buffer)
-            self._buffer = b""
-        whole = b"".join(parts)
-        self._buffer = whole[length:]
-        return whole[:length]
 
     def _chunks(self, end: float, late: str) -> Iterator[bytes]:
         while True:
@@ -217,7 +220,7 @@ class Connection:
                 raise NoReply(GARBLED, f"a chunk's size is {size[:20]!r}") from None
             if length:
                 yield self._exactly(length, end, late)
-                if self._exactly(2, end, late) != b"\r\n":
+                if self._line(end, late):
                     raise NoReply(GARBLED, "a chunk is longer than its size says")
                 continue
             while self._line(end, late):
@@ -265,13 +268,13 @@ def chunked(body: bytes, size: int = 7) -> bytes:
 
 def exchange(
     address: Address, method: str, path: str, *, headers: Headers = (), body: bytes | None = None,
-    timeout: float = 60.0,
+    timeout: float = 60.0, discard: bool = False,
 ) -> Reply:
     """One request on a connection of its own; raises NoReply."""
     fields = list(headers)
     if body is not None:
         fields.append(("Content-Length", str(len(body))))
     fields.append(("Connection", "close"))
-    with Connection(address, timeout=min(timeout, 5.0)) as connection:
+    with Connection(address, timeout=min(timeout, 5.0), discard=discard) as connection:
         connection.send(head(method, path, address, fields) + (body or b""), timeout=timeout)
         return connection.reply(method, timeout=timeout)

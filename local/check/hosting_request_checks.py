@@ -208,7 +208,7 @@ def _left_over(reply: Reply, more: bytes) -> str:
     group="hosting",
     title="A connection that is not said to close takes another request",
     cure="keep the connection open after an HTTP/1.1 answer, or send Connection: close with it",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def connections_end_as_announced(trial: Trial) -> Verdict:
     server = shared(trial)

@@ -55,13 +55,14 @@ class Serving:
 
     def request(
         self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None, discard: bool = False,
     ) -> Outcome:
-        """The answer, or in which way there was none."""
+        """The answer, or in which way there was none; with `discard` the answer has no body."""
         limit = self.trial.limits.invocation_seconds if timeout is None else timeout
         try:
             return exchange(
-                self.address, method, path, headers=headers, body=body, timeout=limit
+                self.address, method, path, headers=headers, body=body, timeout=limit,
+                discard=discard,
             )
         except NoReply as error:
             return error
@@ -207,20 +208,21 @@ def sample(trial: Trial) -> tuple[bytes, list[tuple[str, str]]] | None:
 
 def plain(trial: Trial) -> tuple[bytes, list[tuple[str, str]], Reply]:
     """A request of which it is known how the server answers it, and that answer: the sample, or,
-    without one, a request that any server can refuse. Raises NotApplicable without an answer."""
+    where there is none that it answers, a request that any server can refuse.
+
+    Raises NotApplicable where that is not answered either.
+    """
     server = shared(trial)
     request = sample(trial)
-    if request is not None:
-        outcome = server.sample
-        if not isinstance(outcome, Reply) or not 200 <= outcome.status < 300:
-            raise NotApplicable("it needs the sample request to be answered")
+    outcome = first_start(trial).sample
+    if request is not None and isinstance(outcome, Reply) and 200 <= outcome.status < 300:
         return (*request, outcome)
     body, headers = b"1,2,3\n", [("Content-Type", UNKNOWN_TYPE)]
     reply = trial.memo("hosting: a request without a sample", lambda: server.invoke(body, headers))
     if not isinstance(reply, Reply) or reply.status >= 500:
         raise NotApplicable(
-            f"there is no sample request (--request), and one of type {UNKNOWN_TYPE} is not"
-            " answered either"
+            f"no sample request is answered (--request), and one of type {UNKNOWN_TYPE} is not"
+            " refused either"
         )
     return body, headers, reply
 

@@ -1,0 +1,5 @@
+"""Flask's usual port."""
+
+import serve
+
+serve.port = lambda: 5000

@@ -1,0 +1,135 @@
+"""The checks of hosting against images with one planted fault each, and against good ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byoa.local.check.checks import Check
+from byoa.local.check.runs import Result
+from byoa.local.check.trial import Samples, Waits
+
+QUICK = Waits(training_seconds=60, training_stop_seconds=15, hosting_stop_seconds=15,
+              startup_seconds=30, invocation_seconds=30)
+
+# Planted fault → what the cause must name.
+FAULTS = {
+    "serve-starts": ["exit code 1", "weights.json"],
+    "serve-listens-on-8080": ["listens on 0.0.0.0:5000, not on port 8080"],
+    "serve-listens-on-all-interfaces": ["listens on 127.0.0.1:8080, must be 0.0.0.0"],
+    "ping-answers-200": ["/ping answers 404", "no such route"],
+    "ping-answers-in-two-seconds": ["not answered within 2 s"],
+    "ping-waits-for-the-model": ["503", "the model is loading"],
+    "execution-parameters-are-valid": ["'MultiRecord'", "is 192, may be at most 100"],
+    "serve-logs-to-stdout": ["stdout"],
+    "sample-request-is-answered": ["500", "not aligned"],
+    "answer-has-a-content-type": ["no Content-Type"],
+    "answer-honours-accept": ["text/csv", "application/json"],
+    "answer-fits-the-limit": ["7,000,0"],
+    "unknown-content-type-is-refused": ["application/x-byoa-unknown is answered with 200"],
+    "unacceptable-accept-is-refused": ["200 and application/json"],
+    "malformed-body-is-refused": ["500"],
+    "empty-body-is-refused": ["500"],
+    "refusals-say-why": ["415 for an unknown Content-Type"],
+    "bad-requests-do-not-end-it": ["a malformed body", "exit code 3"],
+    "header-names-in-any-case": ["content-type", "415"],
+    "unknown-headers-are-ignored": ["400", "X-Amzn"],
+    "chunked-body-is-read": ["chunked body is answered with 400"],
+    "expect-continue-is-answered": ["417"],
+    "six-megabyte-body-is-read": ["413"],
+    "answers-are-whole": ["not HTTP"],
+    "connections-end-as-announced": ["the server ends it"],
+    "stream-begins-before-it-ends": ["first byte came after"],
+    "idle-connections-do-not-block": ["while 1 connections were open and idle"],
+    "ping-beside-a-running-request": ["not answered"],
+    "hundred-requests-at-once": ["× 500"],
+    "ping-under-load": ["not answered within 2 s"],
+    "serves-a-read-only-model": ["read-only", "exit code 1"],
+    "model-is-left-alone": ["model.cache"],
+    "serves-without-a-network": ["exit code 1"],
+    "serves-without-root": ["1000", "exit code 1"],
+    "serves-on-the-given-port": ["SAGEMAKER_BIND_TO_PORT=9000", "0.0.0.0:8080"],
+    "several-models-are-served": ["SAGEMAKER_MULTI_MODEL"],
+    "dead-worker-is-noticed": ["serve.py was killed", "/ping"],
+    "sigterm-ends-it": ["still runs", "serve.py", "does not handle it"],
+    "sigterm-finishes-requests": ["had begun before SIGTERM", "not answered"],
+}
+WAITS = {"sigterm-ends-it": replace(QUICK, hosting_stop_seconds=4)}
+# What the good image does not do, so that the check does not apply to it.
+NOT_IN_GOOD = {
+    "stream-begins-before-it-ends", "several-models-are-served", "dead-worker-is-noticed",
+}
+
+
+@pytest.mark.parametrize("id", FAULTS)
+def test_a_fault_of_hosting_is_the_one_failure_and_its_cause_is_named(
+    id: str, check_broken: Callable[..., Result]
+):
+    result = check_broken(id, waits=WAITS.get(id, QUICK))
+    for words in FAULTS[id]:
+        assert words in result.verdict.cause, result.verdict
+    assert result.cure
+
+
+def test_every_check_of_hosting_has_a_broken_image(hosting: list[Check]):
+    assert {each.id for each in hosting} == set(FAULTS)
+
+
+def test_the_good_image_passes_every_check_of_hosting(
+    good_image: str, check_image: Callable[..., list[Result]]
+):
+    results = check_image(good_image, only=("hosting",))
+    outcomes = {each.check.id: each.verdict for each in results}
+    assert {id for id, each in outcomes.items() if each.outcome == "fail"} == set(), outcomes
+    assert {id for id, each in outcomes.items() if each.outcome == "skip"} == NOT_IN_GOOD
+
+
+@pytest.fixture(scope="session")
+def hosting() -> list[Check]:
+    from byoa.local.check.catalogue import all_checks
+
+    return [each for each in all_checks() if each.group == "hosting"]
+
+
+def test_without_samples_it_is_told_what_can_be_told(
+    good_image: str, check_image: Callable[..., list[Result]], tmp_path: Path
+):
+    model = tmp_path / "model"
+    model.mkdir()
+    model.joinpath("model.json").write_text("{}")
+    results = check_image(good_image, samples=Samples(model=model), only=("hosting",))
+    outcomes = {each.check.id: each.verdict for each in results}
+    assert {id for id, each in outcomes.items() if each.outcome == "fail"} == set(), outcomes
+    assert outcomes["sample-request-is-answered"].outcome == "skip"
+    for id in ("sigterm-finishes-requests", "hundred-requests-at-once", "chunked-body-is-read"):
+        assert outcomes[id].outcome == "pass", outcomes[id]
+
+
+def test_a_server_without_a_model_is_not_called_broken(
+    good_image: str, check_image: Callable[..., list[Result]]
+):
+    results = check_image(good_image, samples=Samples(), only=("hosting",))
+    assert {each.verdict.outcome for each in results} == {"skip"}
+    assert "no model to serve" in results[0].verdict.cause
+
+
+def test_an_image_without_a_program_for_serve_is_told_apart(
+    build_image: Callable[..., str], good_image: str, tmp_path: Path,
+    check_image: Callable[..., list[Result]], check_samples: Samples,
+):
+    # TRAP-01: no ENTRYPOINT, and nothing called serve on PATH.
+    model = tmp_path / "model"
+    model.mkdir()
+    model.joinpath("model.json").write_text("{}")
+    folder = tmp_path / "no-entrypoint"
+    folder.mkdir()
+    folder.joinpath("Dockerfile").write_text("ARG GOOD\nFROM ${GOOD}\nENTRYPOINT []\n")
+    image = build_image(folder, GOOD=good_image)
+    samples = replace(check_samples, model=model)
+    results: list[Any] = check_image(image, samples=samples, only=("serve-starts",))
+    assert "exit code 127" in results[-1].verdict.cause
+    assert "ENTRYPOINT" in results[-1].cure
