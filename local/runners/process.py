@@ -88,6 +88,13 @@ class ProcessRunner(Runner):
                 f"{hosts} hosts are too many for one machine",
                 expected=f"ResourceConfig.InstanceCount of at most {MAX_HOSTS}",
             )
+        if isolated and serves:
+            raise UnsupportedError(
+                "ISOLATION_UNAVAILABLE",
+                "a process that serves cannot be isolated: its port would not be reachable",
+                expected="EnableNetworkIsolation false for a container that serves",
+                remedy="serve without network isolation, or in Docker (BYOA_RUNNER=docker)",
+            )
         if isolated and self.no_sandbox is not None:
             raise UnsupportedError(
                 "ISOLATION_UNAVAILABLE",
@@ -95,6 +102,9 @@ class ProcessRunner(Runner):
                 expected="EnableNetworkIsolation false",
                 remedy="submit without network isolation, or allow unprivileged user namespaces",
             )
+
+    def describe(self) -> str:
+        return "processes of this machine"
 
     def interface(self, image: str) -> str:
         return LOOPBACK_INTERFACE  # all hosts are on this machine
@@ -105,14 +115,9 @@ class ProcessRunner(Runner):
     def start(self, spec: ContainerSpec) -> Container:
         network = spec.network
         self.check(
-            spec.image, isolated=spec.isolated, hosts=1 if network is None else len(network.hosts)
+            spec.image, isolated=spec.isolated, serves=spec.port is not None,
+            hosts=1 if network is None else len(network.hosts),
         )
-        if spec.isolated and spec.port is not None:
-            raise UnsupportedError(
-                "ISOLATION_UNAVAILABLE",
-                f"{spec.name} would publish port {spec.port} from an isolated network",
-                expected="EnableNetworkIsolation false for a container that serves",
-            )
         image = self._images.resolve(spec.image)
         directory = self._claim(spec.name)
         scratch = Path(tempfile.mkdtemp(prefix="byoa-"))  # short: socket paths end at 107 bytes
@@ -123,7 +128,7 @@ class ProcessRunner(Runner):
         shared = names = None
         if boxed and network is not None and (len(network.hosts) > 1 or sandbox.NAMES.exists()):
             names = scratch / "hosts"
-            names.write_text(_names(network), encoding="utf-8")
+            names.write_text(_names(self._directory, network), encoding="utf-8")
             if network.isolated and len(network.hosts) > 1:
                 shared = self._networks.open(network.name)
         spec.log.parent.mkdir(parents=True, exist_ok=True)
@@ -264,13 +269,17 @@ def _start_shim(directory: Path) -> subprocess.Popen[bytes]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     _running.add(process)
+    # The shim writes it too, but only when it has come up: a server killed before that is followed
+    # by one that finds the container all the same.
+    shim.record(directory / shim.SHIM, process.pid)
     return process
 
 
-def _names(network: Network) -> str:
+def _names(directory: Path, network: Network) -> str:
     """/etc/hosts of a job's hosts: an address each, of a loopback network that is the job's own."""
     # 127.0.0.0/8 is all this machine; two jobs that use one port must not meet on one address.
-    second, third = hashlib.sha256(network.name.encode()).digest()[:2]
+    # Nor those of two servers: hence the directory.
+    second, third = hashlib.sha256(f"{directory}/{network.name}".encode()).digest()[:2]
     lines = [
         f"127.{second or 1}.{third}.{number} {host}"
         for number, host in enumerate(network.hosts, start=1)

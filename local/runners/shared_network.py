@@ -26,13 +26,17 @@ END_SECONDS = 10.0
 READY = b"ready\n"
 
 
+# By PID, those that have not been waited for: a keeper may outlive who started it, which Popen
+# would take for a mistake.
+_keepers: dict[int, subprocess.Popen[bytes]] = {}
+
+
 class SharedNetworks:
     """The networks of this machine's jobs by name; their keepers' records are in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._keepers: dict[str, subprocess.Popen[bytes]] = {}
 
     def open(self, name: str) -> int:
         """The number of a process within the network, which is made where it does not exist."""
@@ -40,24 +44,24 @@ class SharedNetworks:
             record = self._read(name)
             if record is not None and identity.is_running(*record):
                 return record[0]
+            if record is not None:
+                _reap(record[0])
             return self._start(name)
 
     def close(self, name: str) -> None:
         """End the keeper; those that have joined keep the network until they end."""
         with self._lock:
-            record, keeper = self._read(name), self._keepers.pop(name, None)
+            record = self._read(name)
             self._path(name).unlink(missing_ok=True)
         if record is not None:
             identity.send(*record, signal.SIGKILL)
-        if keeper is not None:
-            keeper.wait(END_SECONDS)
+            _reap(record[0])
 
     def _start(self, name: str) -> int:
         keeper = subprocess.Popen(  # noqa: S603 - an argv of our own
             [sys.executable, "-m", __name__], cwd="/", start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
-        self._keepers[name] = keeper
         with cast("IO[bytes]", keeper.stdout) as output:
             said = output.readline()
             if said != READY:
@@ -74,6 +78,7 @@ class SharedNetworks:
         shim.write_atomically(
             self._path(name), {"pid": keeper.pid, "started": identity.start_time(keeper.pid)}
         )
+        _keepers[keeper.pid] = keeper
         return keeper.pid
 
     def _read(self, name: str) -> tuple[int, str | None] | None:
@@ -85,6 +90,12 @@ class SharedNetworks:
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.json"
+
+
+def _reap(pid: int) -> None:
+    keeper = _keepers.pop(pid, None)
+    if keeper is not None:
+        keeper.wait(END_SECONDS)
 
 
 def keep() -> None:

@@ -30,7 +30,7 @@ _BECOME_REAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 def write_atomically(path: Path, document: Mapping[str, Any]) -> None:
     """Readers see the whole document or none."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two may write the same
     with open(part, "w", encoding="utf-8", opener=_private) as file:
         json.dump(document, file)
     os.replace(part, path)
@@ -38,7 +38,7 @@ def write_atomically(path: Path, document: Mapping[str, Any]) -> None:
 
 def main(directory: Path) -> None:
     """Run the container of `directory` to its end."""
-    _record(directory / SHIM, os.getpid())
+    record(directory / SHIM, os.getpid())
     spec = json.loads(directory.joinpath(SPEC).read_text(encoding="utf-8"))
     log = os.open(spec["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -85,7 +85,7 @@ def _run(directory: Path, spec: dict[str, Any], log: int) -> Exit:
         missing = isinstance(error, FileNotFoundError) and error.filename != spec["cwd"]
         write(f"byoa: {program!r} cannot be run: {error.strerror}")
         return Exit(EXIT_NOT_FOUND if missing else EXIT_NOT_EXECUTABLE)
-    _record(directory / CHILD, supervisor.pid)
+    record(directory / CHILD, supervisor.pid)
     _adopt_orphans()
     ended = None
     while ended is None:
@@ -97,7 +97,8 @@ def _run(directory: Path, spec: dict[str, Any], log: int) -> Exit:
     return ended
 
 
-def _record(path: Path, pid: int) -> None:
+def record(path: Path, pid: int) -> None:
+    """Write down which process it is."""
     write_atomically(path, {"pid": pid, "started": identity.start_time(pid)})
 
 
