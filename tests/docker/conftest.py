@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import tarfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,15 +33,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def build_image() -> Iterator[Callable[..., str]]:
-    """Builds a folder with a Dockerfile; the images of a session are removed at its end."""
+    """Builds a folder with a Dockerfile; the images of a session are removed at its end.
+
+    What config.json beside it says replaces members of the image's configuration.
+    """
     engine = connect()
     base = os.environ.get("BYOA_BASE_IMAGE", "byoa-base:bookworm")
     tags: list[str] = []
 
-    def build(folder: Path, **arguments: str) -> str:
+    def build(folder: Path, dockerfile: str = "Dockerfile", **arguments: str) -> str:
         tag = f"byoa-test-check-{folder.name}:{uuid.uuid4().hex[:8]}"
         stream = engine.api.build(
-            path=str(folder), tag=tag, rm=True, forcerm=True, decode=True,
+            path=str(folder), dockerfile=dockerfile, tag=tag, rm=True, forcerm=True, decode=True,
             buildargs={"BASE_IMAGE": base, **arguments}, labels={"byoa.test": "check"},
         )
         lines: list[str] = []
@@ -46,12 +52,29 @@ def build_image() -> Iterator[Callable[..., str]]:
             lines.append(str(event.get("stream") or event.get("error") or "").rstrip())
             assert "error" not in event, "\n".join(lines)
         tags.append(tag)
+        if folder.joinpath("config.json").exists():
+            _configure(engine, tag, json.loads(folder.joinpath("config.json").read_text()))
         return tag
 
     yield build
     for tag in reversed(tags):
         engine.api.remove_image(tag, force=True)
     engine.close()
+
+
+def _configure(engine: Any, tag: str, members: dict[str, Any]) -> None:
+    """Save the image, change its configuration, and load it again under the same name."""
+    saved, changed = io.BytesIO(b"".join(engine.api.get_image(tag))), io.BytesIO()
+    with tarfile.open(fileobj=saved) as before, tarfile.open(fileobj=changed, mode="w") as now:
+        manifest = json.load(before.extractfile("manifest.json"))
+        for member in before:
+            content = before.extractfile(member) if member.isreg() else None
+            if member.name == manifest[0]["Config"]:
+                data = json.dumps(json.load(content) | members).encode()
+                member.size, content = len(data), io.BytesIO(data)
+            now.addfile(member, content)
+    engine.api.remove_image(tag, force=True)
+    engine.api.load_image(changed.getvalue())
 
 
 @pytest.fixture(scope="session")

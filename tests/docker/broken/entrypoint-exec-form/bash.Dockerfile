@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+ENTRYPOINT ["/bin/bash", "-c", "/opt/program/main.py train"]

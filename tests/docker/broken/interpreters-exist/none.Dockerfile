@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+RUN sed -i '1d' main.py

@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+LABEL com.amazonaws.sagemaker.capabilities.multi-models=yes

@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+RUN mkdir /root/.aws && echo "[default]" > /root/.aws/credentials

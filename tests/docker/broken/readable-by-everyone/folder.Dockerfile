@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+RUN chmod 0700 /opt/program

@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+ENTRYPOINT ["pyhton3", "/opt/program/main.py"]

@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+ENTRYPOINT ["python3", "program/main.py"]

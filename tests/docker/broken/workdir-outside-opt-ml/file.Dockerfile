@@ -1,0 +1,3 @@
+ARG GOOD
+FROM ${GOOD}
+WORKDIR /opt/program/train.py
