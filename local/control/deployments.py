@@ -36,6 +36,9 @@ class Variant:
     strategy: str = RANDOM
     download_seconds: float = DOWNLOAD_SECONDS
     startup_seconds: float | None = None  # None: the service's own window
+    instance_type: str = ""
+    hostname: str | None = None  # ContainerHostname (HOST-04)
+    isolated: bool = False  # EnableNetworkIsolation of the model
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -121,4 +124,7 @@ def _variant(document: Mapping[str, Any], model: Row, now: float) -> Variant:
         strategy=(document.get("RoutingConfig") or {}).get("RoutingStrategy", RANDOM),
         download_seconds=DOWNLOAD_SECONDS if download is None else float(download),
         startup_seconds=None if startup is None else float(startup),
+        instance_type=document["InstanceType"],
+        hostname=container.get("ContainerHostname"),
+        isolated=bool(model.document.get("EnableNetworkIsolation")),
     )

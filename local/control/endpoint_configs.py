@@ -7,7 +7,7 @@ from typing import Any
 
 from byoa.local.api.listing import page
 from byoa.local.api.tags import check_tags
-from byoa.local.control.models import NO_ISOLATION, find_model
+from byoa.local.control.models import find_model
 from byoa.local.control.unsupported import raise_all, refused
 from byoa.local.errors import ValidationException
 from byoa.local.settings import Caller
@@ -107,7 +107,11 @@ def _problems(request: Mapping[str, Any], variants: list[dict[str, Any]]) -> lis
             " the caller, or send EnableCapture false."
         )
     if request.get("EnableNetworkIsolation"):
-        problems.append(f"EnableNetworkIsolation true {NO_ISOLATION}.")
+        problems.append(
+            "EnableNetworkIsolation true of an endpoint configuration is not supported here; the"
+            " nearest is EnableNetworkIsolation true of its models, and EnableNetworkIsolation"
+            " false here."
+        )
     metrics = request.get("MetricsConfig") or {}
     problems += refused(
         metrics,

@@ -27,6 +27,7 @@ from byoa.container.supervisor import Exit
 from byoa.local.control.deployments import Variant
 from byoa.local.control.health import Ping, ping
 from byoa.local.control.instance_files import Place
+from byoa.local.control.instance_limits import limits_of
 from byoa.local.control.log_follower import LogFollower, LogService, cloudwatch
 from byoa.local.control.model_data import remove_tree
 from byoa.local.runners.base import Container, ContainerSpec, Runner
@@ -279,6 +280,10 @@ class Instance:
 
     def _launch(self) -> Container:
         place, variant = self.place, self._variant
+        # An isolated container reaches nothing, and is not told where it would be (HOST-08).
+        access = {} if variant.isolated else self._platform.environment(
+            place.caller, variant.image
+        )
         spec = ContainerSpec(
             name=f"{place.endpoint}-{place.id}",
             image=variant.image,
@@ -286,13 +291,12 @@ class Instance:
             ml=place.directory / "ml",
             log=self._log_path,
             environment=hosting_environment(
-                region=place.caller.region,
-                user={
-                    **variant.environment,
-                    **self._platform.environment(place.caller, variant.image),
-                },
+                region=place.caller.region, user={**variant.environment, **access}
             ),
             port=DEFAULT_PORT,
+            isolated=variant.isolated,
+            host=variant.hostname,
+            limits=limits_of(variant.instance_type),
         )
         container = self._platform.runner.start(spec)
         place.write_handle(container.handle)

@@ -187,7 +187,9 @@ class Endpoints:
     def _check_images(self, deployment: Deployment) -> None:
         for variant in deployment.variants:
             try:
-                self._platform.runner.check(variant.image)
+                self._platform.runner.check(
+                    variant.image, isolated=variant.isolated, serves=True
+                )
             except UnsupportedError as error:
                 raise ValidationException(f"Variant {variant.name}: {error}") from None
 

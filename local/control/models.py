@@ -27,12 +27,6 @@ _CONTAINER_REFUSALS = {
 }
 
 
-NO_ISOLATION = (
-    "is not supported here for a container that serves: its port would not be reachable; the"
-    " nearest is EnableNetworkIsolation false"
-)
-
-
 class Models:
     """The model operations."""
 
@@ -55,7 +49,7 @@ class Models:
         if existing is not None:
             raise _already(existing)
         container = container_of(request)
-        self._check_image(container["Image"])
+        self._check_image(container["Image"], bool(request.get("EnableNetworkIsolation")))
         data = model_data(container, "container")
         if data is not None:
             data.check(self._buckets)
@@ -93,9 +87,9 @@ class Models:
         self._state.delete(KIND, caller, row.name)
         return {}
 
-    def _check_image(self, image: str) -> None:
+    def _check_image(self, image: str, isolated: bool) -> None:
         try:
-            self._runner.check(image)
+            self._runner.check(image, isolated=isolated, serves=True)
         except UnsupportedError as error:
             raise ValidationException(str(error)) from None
 
@@ -124,8 +118,6 @@ def container_of(model: Mapping[str, Any]) -> dict[str, Any]:
     container: dict[str, Any] = primary or containers[0]
     mode = (model.get("InferenceExecutionConfig") or {}).get("Mode", "Serial")
     problems = _problems(container, mode)
-    if model.get("EnableNetworkIsolation"):
-        problems.append(f"EnableNetworkIsolation true {NO_ISOLATION}.")
     raise_all(problems)
     return container
 

@@ -18,23 +18,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import docker.errors
-import docker.types
 
-from byoa.container.contract import ROOT
 from byoa.container.errors import ByoaError, UnsupportedError
 from byoa.local.runners import docker_container as known
 from byoa.local.runners import engine
 from byoa.local.runners.base import Container, ContainerSpec, Network, Runner
 from byoa.local.runners.docker_container import NEVER_RUN, DockerContainer
-from byoa.local.runners.docker_images import DockerImages, Found
-from byoa.local.runners.docker_logs import LOG_CONFIG
+from byoa.local.runners.docker_errors import answers, explanation
+from byoa.local.runners.docker_images import DockerImages
 from byoa.local.runners.docker_machine import Machine
 from byoa.local.runners.docker_networks import NO_DNS, NO_DNS_OPTIONS, DockerNetworks
-from byoa.local.runners.engine import answers, explanation
+from byoa.local.runners.docker_request import LOOPBACK, Place, container_request
 
-LOOPBACK = "127.0.0.1"
 HOST_NAME = "host.docker.internal"  # of this machine, where an address does not lead to it
-_NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # HW-02
 
 log = logging.getLogger("byoa.docker")
 
@@ -84,7 +80,6 @@ class DockerRunner(Runner):
                     "localhost", LOOPBACK, "::1", "localunixsocket", "localnpipe",
                 ):
                     raise engine.EngineUnavailable(
-                        engine.UNAVAILABLE,
                         f"the engine at {host} is another machine, which cannot mount this one's"
                         " directories",
                         remedy="unset DOCKER_HOST, or name an engine of this machine",
@@ -147,8 +142,10 @@ class DockerRunner(Runner):
         api, labels = self._client.api, self._labels_of(spec)
         with answers(f"to start {spec.name}"):
             self._claim(spec.name)
-            settings = self._settings(spec, image, labels)
-            made = api.create_container(**settings)
+            made = api.create_container(
+                name=self._prefix + spec.name, labels=labels,
+                **container_request(api, self._machine, spec, image, self._place(spec, labels)),
+            )
             try:
                 api.start(made["Id"])
             except docker.errors.APIError as error:
@@ -317,94 +314,31 @@ class DockerRunner(Runner):
                 labels[known.OWN_NETWORK] = self._prefix + spec.name
         return labels
 
-    def _settings(
-        self, spec: ContainerSpec, image: Found, labels: dict[str, str]
-    ) -> dict[str, Any]:
-        """The request that creates the container."""
-        api = self._client.api
-        network, more = self._place(spec, labels)
-        host = api.create_host_config(**self._limits(spec), **more, **self._mount(spec),
-                                      log_config=self._log_config())
-        return {
-            "image": image.name,
-            "name": self._prefix + spec.name,
-            "command": list(spec.command) or None,
-            "entrypoint": None if spec.entrypoint is None else list(spec.entrypoint),
-            "environment": self._environment(spec),
-            "hostname": spec.host,
-            "labels": labels,
-            "host_config": host,
-            "networking_config": None if network is None else api.create_networking_config({
-                network: api.create_endpoint_config(aliases=[spec.host] if spec.host else None)
-            }),
-            "ports": [spec.port] if "port_bindings" in more else None,
-            # The service does not run an image's HEALTHCHECK.
-            "healthcheck": {"test": ["NONE"]},
-            "use_config_proxy": False,
-        }
-
-    def _place(
-        self, spec: ContainerSpec, labels: dict[str, str]
-    ) -> tuple[str | None, dict[str, Any]]:
-        """The network that the container joins, and the host's settings that go with it."""
-        mode: dict[str, Any] = {}
+    def _place(self, spec: ContainerSpec, labels: dict[str, str]) -> Place:
+        """Where the container is in the engine's networks; its own are made first."""
+        network, publish = None, None
+        host: dict[str, Any] = {}
+        shared = spec.network if spec.network and len(spec.network.hosts) > 1 else None
         if spec.isolated:
-            mode = {"dns": NO_DNS, "dns_opt": NO_DNS_OPTIONS}
+            host = {"dns": NO_DNS, "dns_opt": NO_DNS_OPTIONS}
             if spec.port is not None:
                 network = labels[known.OWN_NETWORK]
                 self._networks.ensure(network, labels, isolated=True, reachable=True)
-                return network, {**mode, "network_mode": network}
-            if spec.network is None or len(spec.network.hosts) < 2:
-                named = {"extra_hosts": {spec.host: LOOPBACK}} if spec.host else {}
-                return None, {"network_mode": "none", **named}
-        elif spec.port is not None:
-            mode = {"port_bindings": {spec.port: (LOOPBACK, None)}}
-        if self._no_door:
-            mode["extra_hosts"] = {HOST_NAME: "host-gateway"}
+            elif shared is None:
+                host = {"network_mode": "none"}
+                if spec.host:
+                    host["extra_hosts"] = {spec.host: LOOPBACK}
+        else:
+            publish = spec.port
+            if self._no_door:
+                host = {"extra_hosts": {HOST_NAME: "host-gateway"}}
         # One host needs no network of its own: the engine has few, and making one takes time.
-        if spec.network is None or len(spec.network.hosts) < 2:
-            return None, mode
-        network = self._prefix + spec.network.name
-        self._networks.ensure(
-            network, {**self._labels, known.NAME: spec.network.name},
-            isolated=spec.network.isolated,
-        )
-        return network, {**mode, "network_mode": network}
-
-    def _limits(self, spec: ContainerSpec) -> dict[str, Any]:
-        limits, lacks = self._machine.fit(spec.limits)
-        if lacks:
-            log.info("%s: this machine has less than the instance type: %s", spec.name, lacks)
-        given: dict[str, Any] = {"shm_size": limits.shm_bytes}
-        if limits.cpus is not None:
-            given["nano_cpus"] = int(limits.cpus * 1e9)
-        if limits.memory_bytes is not None:
-            given["mem_limit"] = limits.memory_bytes
-            given["memswap_limit"] = limits.memory_bytes
-        if limits.gpus:
-            given["device_requests"] = [
-                docker.types.DeviceRequest(count=limits.gpus, capabilities=[["gpu"]])
-            ]
-        return given
-
-    def _environment(self, spec: ContainerSpec) -> list[str]:
-        without = _NO_GPU if not self._machine.fit(spec.limits)[0].gpus else {}
-        return [f"{name}={value}" for name, value in {**without, **spec.environment}.items()]
-
-    def _mount(self, spec: ContainerSpec) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "mounts": [docker.types.Mount(str(ROOT), str(spec.ml), type="bind")]
-        }
-        if self._machine.selinux:
-            found["security_opt"] = ["label=disable"]
-        if self._machine.remapped:
-            found["userns_mode"] = "host"
-        return found
-
-    def _log_config(self) -> Any:
-        if self._machine.podman:  # it keeps everything, and knows no such options
-            return None
-        return docker.types.LogConfig(**LOG_CONFIG)
+        if shared is not None and network is None:
+            network = self._prefix + shared.name
+            self._networks.ensure(
+                network, {**self._labels, known.NAME: shared.name}, isolated=shared.isolated
+            )
+        return Place(network, publish, host)
 
     def _open_door(self, port: int) -> tuple[str, int] | None:
         """Address and port at which containers reach this server; None where only a name may lead

@@ -22,10 +22,11 @@ from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from byoa.container.errors import ByoaError
 from byoa.container.supervisor import Exit
 from byoa.local.runners.base import Container
-from byoa.local.runners.docker_logs import BROKEN, LogPump
+from byoa.local.runners.docker_errors import BROKEN, answers, explanation, status
+from byoa.local.runners.docker_logs import LogPump
 from byoa.local.runners.docker_machine import Machine
 from byoa.local.runners.docker_ownership import give_back
-from byoa.local.runners.engine import UNAVAILABLE, EngineUnavailable, answers, explanation
+from byoa.local.runners.engine import EngineUnavailable
 
 LOST_SECONDS = 30.0  # without an answer, until a container counts as lost; restarts take less
 RETRY_SECONDS = 0.5
@@ -111,8 +112,7 @@ class DockerContainer(Container):
         try:
             self._api.remove_container(self.id, v=True, force=True)
         except docker.errors.APIError as error:
-            status = error.response.status_code if error.response is not None else 0
-            if status not in (404, 409):  # gone, or on its way
+            if status(error) not in (404, 409):  # gone, or on its way
                 log.warning("container %s is not removed: %s", self.name, explanation(error))
         except BROKEN as error:
             log.warning("container %s is not removed: %s", self.name, error)
@@ -122,8 +122,7 @@ class DockerContainer(Container):
         try:
             self._api.kill(self.id, signal=name)
         except docker.errors.APIError as error:
-            status = error.response.status_code if error.response is not None else 0
-            if status not in (404, 409):  # gone, or ended
+            if status(error) not in (404, 409):  # gone, or ended
                 raise ByoaError(
                     "DOCKER_REFUSED", f"{name} to {self.name}: {explanation(error)}"
                 ) from error
@@ -166,7 +165,6 @@ class DockerContainer(Container):
                 silent_since = silent_since or now
                 if now - silent_since > LOST_SECONDS:
                     raise EngineUnavailable(
-                        UNAVAILABLE,
                         f"the container engine has not answered for {LOST_SECONDS:.0f} s while"
                         f" container {self.name} ran: {error}",
                         remedy="start the engine and submit again",

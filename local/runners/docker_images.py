@@ -13,8 +13,8 @@ from typing import Any
 import docker.errors
 
 from byoa.container.errors import ByoaError, UnsupportedError
+from byoa.local.runners.docker_errors import answers, explanation, status
 from byoa.local.runners.docker_machine import Machine
-from byoa.local.runners.engine import answers, explanation
 from byoa.local.runners.images import OWN_REPOSITORY, Reference
 
 _NEAREST = 5
@@ -78,7 +78,7 @@ class DockerImages:
             try:
                 image = self._api.inspect_image(name)
             except docker.errors.APIError as error:
-                if error.response is not None and error.response.status_code in (400, 404):
+                if status(error) in (400, 404):
                     return None  # 400: what is no reference names no image
                 raise
         return Found(name, image["Id"], str(image.get("Architecture") or _OURS))

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import docker.errors
-import requests
-import urllib3
+
+from byoa.local.runners.docker_errors import BROKEN
 
 # Whatever the engine's own default is, nothing is rotated away before it is read.
 LOG_CONFIG = {
@@ -28,10 +28,6 @@ STALL_SECONDS = 5.0  # without progress, after the container's end, a stream is 
 FINISH_SECONDS = 30.0  # of failing to write or read the rest
 
 log = logging.getLogger("byoa.docker")
-
-BROKEN = (
-    docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError,
-)
 
 
 class LogPump:

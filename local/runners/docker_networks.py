@@ -14,8 +14,8 @@ from typing import Any
 import docker.errors
 
 from byoa.container.errors import ByoaError
+from byoa.local.runners.docker_errors import answers, explanation
 from byoa.local.runners.docker_machine import Machine
-from byoa.local.runners.engine import answers, explanation
 
 # Without an address of the bridge the containers cannot reach this machine's own servers, which an
 # internal network of Docker's leaves open.

@@ -16,8 +16,8 @@ from typing import Any
 
 import docker.errors
 
+from byoa.local.runners.docker_errors import explanation
 from byoa.local.runners.docker_machine import Machine
-from byoa.local.runners.engine import explanation
 
 _TARGET = "/opt/ml"
 _IMAGES_TRIED = 8

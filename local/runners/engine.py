@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import grp
 import hashlib
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from byoa.container.errors import ByoaError, UnsupportedError
+from byoa.container.errors import UnsupportedError
 
 CONNECT_SECONDS = 2.0
 # Of one answer of the engine's; those that take their time (wait, logs, pull) have no limit.
@@ -27,7 +26,7 @@ ANSWER_SECONDS = 120.0
 POOL_CONNECTIONS = 100
 
 UNAVAILABLE = "DOCKER_UNAVAILABLE"
-_START = "start it: `sudo systemctl start docker`, or open Docker Desktop"
+START = "start it: `sudo systemctl start docker`, or open Docker Desktop"
 _INSTALL = (
     "install Docker Engine or Podman, or name the engine's address in DOCKER_HOST; without one,"
     " byoa's own images run as processes: BYOA_RUNNER=process"
@@ -36,6 +35,9 @@ _INSTALL = (
 
 class EngineUnavailable(UnsupportedError):
     """There is no container engine that answers."""
+
+    def __init__(self, message: str, *, remedy: str = START) -> None:
+        super().__init__(UNAVAILABLE, message, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def connect(environ: Mapping[str, str] = os.environ) -> Any:
         return _client(url, environ)
     except Exception as error:  # the SDK's, requests' and urllib3's have no common base
         raise _unavailable(
-            [_Try(url, origin, f"it does not answer as an engine: {error}", _START)]
+            [_Try(url, origin, f"it does not answer as an engine: {error}", START)]
         ) from error
 
 
@@ -79,10 +81,9 @@ def _unavailable(tries: Sequence[_Try]) -> EngineUnavailable:
     if not telling:
         names = ", ".join(each.url for each in tries)
         return EngineUnavailable(
-            UNAVAILABLE, f"there is no container engine: none of {names} exists", remedy=_INSTALL
+            f"there is no container engine: none of {names} exists", remedy=_INSTALL
         )
     return EngineUnavailable(
-        UNAVAILABLE,
         "no container engine answers: "
         + "; ".join(f"{each.url} ({each.origin}): {each.problem}" for each in telling),
         remedy=telling[0].cure,
@@ -92,37 +93,6 @@ def _unavailable(tries: Sequence[_Try]) -> EngineUnavailable:
 def test_label(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The label by which tests find what they made: BYOA_TEST, where it is set."""
     return {"byoa.test": environ["BYOA_TEST"]} if environ.get("BYOA_TEST") else {}
-
-
-@contextlib.contextmanager
-def answers(doing: str) -> Iterator[None]:
-    """Turn what the SDK raises into our errors: the engine is gone, or it refuses `doing`."""
-    import docker.errors
-    import requests
-    import urllib3
-
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise ByoaError(
-            "DOCKER_REFUSED", f"the container engine refuses {doing}: {explanation(error)}"
-        ) from error
-    except (
-        docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError,
-    ) as error:
-        raise EngineUnavailable(
-            UNAVAILABLE,
-            f"the container engine does not answer ({doing}): {error}",
-            remedy=_START,
-        ) from error
-
-
-def explanation(error: Any) -> str:
-    """What the engine said in an APIError."""
-    text = error.explanation
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return str(text or error).strip()
 
 
 _ABSENT = "there is no socket"
@@ -200,7 +170,7 @@ def _reach(url: str, origin: str) -> _Try | None:
                 url, origin,
                 "the socket is there and nobody listens: the daemon is stopped" if dead
                 else error.strerror or str(error),
-                "start it: `systemctl --user start podman.socket`" if "odman" in origin else _START,
+                "start it: `systemctl --user start podman.socket`" if "odman" in origin else START,
             )
     return None
 
