@@ -35,6 +35,7 @@ class Tour:
     suffix: str
     interrupted: threading.Event
     seed: int = 0
+    image: str = IMAGE
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Tour:
             TrainingJobName=self.job,
             RoleArn=ROLE,
             AlgorithmSpecification={
-                "TrainingImage": IMAGE,
+                "TrainingImage": self.image,
                 "TrainingInputMode": "File",
                 "MetricDefinitions": [
                     {"Name": name, "Regex": f"{name}=([0-9.eE+-]+)"}
@@ -175,7 +176,7 @@ class Tour:
             ModelName=self.model,
             ExecutionRoleArn=ROLE,
             PrimaryContainer={
-                "Image": IMAGE,
+                "Image": self.image,
                 "ModelDataUrl": described["ModelArtifacts"]["S3ModelArtifacts"],
             },
         )
