@@ -482,7 +482,7 @@ build() {
         esac
       fi ;;
     podman) command+=(--format docker) ;;
-    buildah) command=(buildah bud --format docker) ;;  # `build` is the newer name
+    buildah) command=(buildah bud --layers --format docker) ;;  # a cache, as the others have
   esac
   [ -z "$plain_bases" ] || command+=(--tls-verify=false)
   command+=(--platform "$platform" --tag "$local_image" --file "$dockerfile")
@@ -657,20 +657,25 @@ if [ -z "$image" ]; then
   choose_arguments
   check_context
 fi
+# An earlier push's would be wrong, should this one fail, and may lie in the context.
+[ -n "$dry_run" ] || [ -z "$push" ] || rm -f "$output"
 find_engine
 local_image=${image:-$name:$tag}
-[ -z "$push" ] || find_account_and_region
-# One from an earlier push would be wrong, and part of the context, should this one fail.
-[ -n "$dry_run" ] || [ -z "$push" ] || rm -f "$output"
+[ -z "$image" ] || check_platform
+if [ -n "$push" ]; then
+  # What AWS would refuse is known before a build of minutes.
+  find_account_and_region
+  create_repository
+  log_in "${BYOA_REGISTRY:-$registry}"
+fi
 if [ -z "$image" ]; then
   prepare_bases
   build
+  check_platform
 fi
-check_platform
 if [ -n "$push" ]; then
-  create_repository
   push_image
   write_result
-else
-  [ -n "$dry_run" ] || printf '%s\n' "$local_image"
+elif [ -z "$dry_run" ]; then
+  printf '%s\n' "$local_image"
 fi
