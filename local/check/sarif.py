@@ -6,12 +6,12 @@ import json
 from datetime import timedelta, timezone
 from typing import Any
 
-from byoa.local.check.checks import FAIL, PASS, Check
+from byoa.local.check.checks import FAIL, PASS, SKIP, Check
 from byoa.local.check.report import Report, tool_version
 from byoa.local.check.runs import Result
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-KINDS = {PASS: "pass", FAIL: "fail", "skip": "notApplicable"}
+KINDS = {PASS: "pass", FAIL: "fail", SKIP: "notApplicable"}
 
 
 def render(report: Report) -> str:

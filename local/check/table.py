@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
-from byoa.local.check.checks import FAIL, PASS, Check
+from byoa.local.check.checks import FAIL, PASS, SKIP, Check
 from byoa.local.check.report import Report
 from byoa.local.check.runs import Result
 
-MARKS = {PASS: "ok  ", FAIL: "FAIL", "skip": "-   "}
+MARKS = {PASS: "ok  ", FAIL: "FAIL", SKIP: "-   "}
 EVIDENCE_LINES = 12
 WIDTH = 100
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _RED, _GREEN, _DIM, _PLAIN = "\x1b[1;31m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
-_COLOURS = {PASS: _GREEN, FAIL: _RED, "skip": _DIM}
+_COLOURS = {PASS: _GREEN, FAIL: _RED, SKIP: _DIM}
 
 
 def render(report: Report, *, colour: bool = False) -> str:
@@ -24,6 +26,10 @@ def render(report: Report, *, colour: bool = False) -> str:
     width = max((len(each.check.id) for each in report.results), default=0)
     for group, results in report.by_group().items():
         lines += ["", group]
+        causes = {each.verdict.cause for each in results if each.verdict.outcome == SKIP}
+        if len(causes) == 1 and all(each.verdict.outcome == SKIP for each in results):
+            lines.append(f"  {_mark(SKIP, colour)} {len(results)} checks skipped: {causes.pop()}")
+            continue
         for each in results:
             lines += _lines(each, width, colour)
     lines += ["", report.summary]
@@ -32,10 +38,7 @@ def render(report: Report, *, colour: bool = False) -> str:
 
 def _lines(result: Result, width: int, colour: bool) -> list[str]:
     verdict, check = result.verdict, result.check
-    mark = MARKS[verdict.outcome]
-    if colour:
-        mark = f"{_COLOURS[verdict.outcome]}{mark}{_PLAIN}"
-    head = f"  {mark} {check.id:{width}}  {check.title}"
+    head = f"  {_mark(verdict.outcome, colour)} {check.id:{width}}  {check.title}"
     if verdict.outcome == PASS:
         return [head]
     if verdict.outcome != FAIL:
@@ -48,13 +51,19 @@ def _lines(result: Result, width: int, colour: bool) -> list[str]:
         left_out = len(seen) - EVIDENCE_LINES
         if left_out > 0:
             seen = [f"… {left_out} lines before", *seen[-EVIDENCE_LINES:]]
-        lines += [f"       | {line[:400]}" for line in seen]
+        # A log must not give orders to the terminal on which it is shown.
+        lines += [f"       | {_CONTROL.sub('', line)[:400]}" for line in seen]
     return lines
+
+
+def _mark(outcome: str, colour: bool) -> str:
+    mark = MARKS[outcome]
+    return f"{_COLOURS[outcome]}{mark}{_PLAIN}" if colour else mark
 
 
 def _wrapped(label: str, text: str) -> list[str]:
     found: list[str] = []
-    for line in text.splitlines() or [""]:
+    for line in _CONTROL.sub("", text).splitlines() or [""]:
         first = f"       {label}" if not found else " " * (7 + len(label))
         found += textwrap.wrap(line, WIDTH, initial_indent=first, break_on_hyphens=False,
                                break_long_words=False, subsequent_indent=" " * (7 + len(label))
