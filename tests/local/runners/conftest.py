@@ -1,4 +1,4 @@
-"""A process runner over a state of its own, and programs for it to run."""
+"""Runners over a state of their own, and programs for them to run."""
 
 from __future__ import annotations
 
@@ -29,16 +29,54 @@ def images(tmp_path: Path) -> Iterator[Any]:
     state.close()
 
 
-@pytest.fixture(params=["off", "auto"])
-def runner(
-    request: pytest.FixtureRequest, images: Any, tmp_path: Path, sandbox_available: bool
-) -> Any:
-    """Each test that uses it runs with SAGEMAKER_BASE_DIR and with a private /opt/ml."""
+def _process_runner(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     from byoa.local.runners.process import ProcessRunner
 
-    if request.param == "auto" and not sandbox_available:
+    if request.param == "auto" and not request.getfixturevalue("sandbox_available"):
         pytest.skip("the kernel allows no namespaces here")
-    return ProcessRunner(images, tmp_path / "home", sandbox=request.param)
+    return ProcessRunner(
+        request.getfixturevalue("images"), tmp_path / "home", sandbox=request.param
+    )
+
+
+@pytest.fixture(params=["off", "auto"])
+def process_runner(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Processes with SAGEMAKER_BASE_DIR, and with a private /opt/ml."""
+    return _process_runner(request, tmp_path)
+
+
+@pytest.fixture(params=["off", "auto", pytest.param("docker", marks=pytest.mark.docker)])
+def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Processes of both kinds, and Docker's containers: for what holds for every runner."""
+    if request.param == "docker":
+        return request.getfixturevalue("docker_runner")
+    return _process_runner(request, tmp_path)
+
+
+@pytest.fixture
+def make_docker_runner(engine: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Runners over one state directory, as those of servers one after the other; whatever they
+    leave in the engine goes at the end."""
+    from byoa.local.runners.docker import DockerRunner
+
+    made: list[Any] = []
+
+    def make(**options: Any) -> Any:
+        made.append(
+            DockerRunner(tmp_path / "home", **{"labels": {"byoa.test": "runners"}} | options)
+        )
+        return made[-1]
+
+    yield make
+    last = DockerRunner(tmp_path / "home")
+    last.sweep(lambda name: False)
+    for each in (*made, last):
+        each.close()
+
+
+@pytest.fixture
+def docker_runner(make_docker_runner: Callable[..., Any]) -> Any:
+    return make_docker_runner()
 
 
 @pytest.fixture
@@ -50,28 +88,64 @@ def plain_runner(images: Any, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> Callable[..., Any]:
+def spec(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
     """A container of a Python script; `ml` is its /opt/ml in the script."""
     from byoa.container.contract import Layout
     from byoa.local.runners.base import ContainerSpec
 
+    in_docker = "docker_runner" in request.fixturenames or (
+        getattr(request.node, "callspec", None) is not None
+        and request.node.callspec.params.get("runner") == "docker"
+    )
+
     def build(source: str, name: str = "box", **members: Any) -> Any:
         ml = tmp_path / f"ml-{name}"
         Layout(ml).create()
-        script = tmp_path / f"{name}.py"
-        script.write_text(
+        source = (
             "import json, os, pathlib, signal, subprocess, sys, time\n"
             "ml = pathlib.Path(os.environ.get('SAGEMAKER_BASE_DIR', '/opt/ml'))\n"
-            + textwrap.dedent(source),
-            encoding="utf-8",
+            + textwrap.dedent(source)
         )
         settings: dict[str, Any] = {
-            "name": name, "image": "byoa:latest", "command": (), "ml": ml,
-            "log": tmp_path / f"{name}.log", "entrypoint": (sys.executable, str(script)),
+            "name": name, "command": (), "ml": ml, "log": tmp_path / f"{name}.log",
         }
+        if in_docker:
+            settings["image"] = request.getfixturevalue("base_image")
+            settings["entrypoint"] = ("python3", "-c", source)
+        else:
+            script = tmp_path / f"{name}.py"
+            script.write_text(source, encoding="utf-8")
+            settings["image"] = "byoa:latest"
+            settings["entrypoint"] = (sys.executable, str(script))
         return ContainerSpec(**settings | members)
 
     return build
+
+
+@pytest.fixture
+def run() -> Callable[..., Any]:
+    """Runs a container to its end and removes it; its exit."""
+
+    def go(runner: Any, spec: Any, timeout: float = 30.0) -> Any:
+        container = runner.start(spec)
+        ended = container.wait(timeout)
+        assert ended is not None, spec.log.read_text()
+        container.remove()
+        return ended
+
+    return go
+
+
+@pytest.fixture
+def start_ready(until: Callable[..., None]) -> Callable[..., Any]:
+    """Starts a container and waits until it has printed `ready`."""
+
+    def start(runner: Any, box: Any) -> Any:
+        container = runner.start(box)
+        until(lambda: box.log.exists() and "ready" in box.log.read_text())
+        return container
+
+    return start
 
 
 @pytest.fixture
