@@ -9,7 +9,7 @@ import stat
 import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 READ_BYTES = 1 << 20
 LINK_LIMIT = 40  # symbolic links on the way to one file, as the kernel counts
@@ -125,13 +125,11 @@ def _scan(stream: Any) -> Iterator[tuple[str, Entry]]:
                 member.linkname if member.issym() else None,
             )
             # A stream's archive would otherwise remember all of them a second time.
-            archive.members = []
+            archive.members = []  # type: ignore[attr-defined]
 
 
 def _open(stream: Any) -> tarfile.TarFile:
-    return tarfile.open(
-        fileobj=io.BufferedReader(cast(io.RawIOBase, _Raw(stream)), READ_BYTES), mode="r|"
-    )
+    return tarfile.open(fileobj=io.BufferedReader(_Raw(stream), READ_BYTES), mode="r|")
 
 
 class _Raw(io.RawIOBase):

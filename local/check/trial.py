@@ -108,8 +108,8 @@ class Trial:
     @classmethod
     def of_image(cls, image: str, samples: Samples, limits: Waits | None = None) -> Trial:
         """A trial of an image that the engine has; raises ByoaError where it has none of it."""
-        from byoa.local.check.docker_engine import connect
         from byoa.local.check.image_facts import read_facts
+        from byoa.local.runners.engine import connect
 
         trial = cls(image, samples, limits or Waits(), engine=connect())
         try:

@@ -131,7 +131,13 @@ def _trial(args: argparse.Namespace, samples: Samples, waits: Waits) -> Trial:
 
     if args.process is not None:
         return Trial.of_algorithm(args.process, samples, waits)
-    return Trial.of_image(args.image, samples, waits)
+    try:
+        return Trial.of_image(args.image, samples, waits)
+    except ByoaError as error:
+        if error.code == "DOCKER_UNAVAILABLE":
+            error.remedy = f"{error.remedy}; or check an algorithm without an engine:" \
+                " byoa check --process ALGORITHM"
+        raise
 
 
 def _report(trial: Trial, results: list[Result], started: datetime, seconds: float) -> Report:

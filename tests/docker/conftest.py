@@ -15,9 +15,9 @@ import pytest
 
 from byoa.local.check.catalogue import all_checks
 from byoa.local.check.checks import CHECKS
-from byoa.local.check.docker_engine import connect
 from byoa.local.check.runs import Result, run_checks
 from byoa.local.check.trial import Samples, Trial, Waits
+from byoa.local.runners.engine import connect
 
 BROKEN = Path(__file__).parent / "broken"
 QUICK = Waits(training_seconds=60, training_stop_seconds=15, hosting_stop_seconds=15,

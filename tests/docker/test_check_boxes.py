@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from byoa.local.check import docker_engine, reclaim
+from byoa.local.check import reclaim
 from byoa.local.check.catalogue import all_checks
 from byoa.local.check.image_facts import LABEL
 from byoa.local.check.runs import run_checks
 from byoa.local.check.trial import Samples, Trial
 from byoa.local.demo.registry import Registry
+from byoa.local.runners.engine import connect
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -35,7 +36,7 @@ def trial(good_image: str, check_samples: Samples) -> Iterator[Trial]:
 
 @pytest.fixture
 def engine() -> Iterator[Any]:
-    client = docker_engine.connect()
+    client = connect()
     yield client
     client.close()
 
