@@ -209,13 +209,16 @@ class Instance:
                 self._fail(f"Production variant {self.place.variant} could not be started: {error}")
             return _End(str(error))
         self._container = container
-        address = container.address
-        if address is None:
-            raise ByoaError("CONTAINER_ADDRESS", f"{container!r} publishes no port")
-        self.backend.connect(address)
         end: _End | None = None
         try:
-            end = self._watch(container, address, deadline, adopted)
+            address = container.address
+            if address is None:  # it ended before it had one
+                end = self._ended(container, 0.0)
+                if end is None:
+                    raise ByoaError("CONTAINER_ADDRESS", f"{container!r} publishes no port")
+            else:
+                self.backend.connect(address)
+                end = self._watch(container, address, deadline, adopted)
         finally:
             self.backend.ready = False
             self.backend.reason = (
@@ -236,10 +239,9 @@ class Instance:
         failures = 0
         next_ping = 0.0
         while not self._stop.is_set():
-            ended = container.wait(WATCH_POLL_SECONDS if healthy else START_POLL_SECONDS)
-            if ended is not None:
-                words = _exit_words(ended)
-                return _End(f"{self._told}; then {words}" if self._told else words, exited=True)
+            end = self._ended(container, WATCH_POLL_SECONDS if healthy else START_POLL_SECONDS)
+            if end is not None:
+                return end
             if monotonic() < next_ping:
                 continue
             look = ping(address)
@@ -262,6 +264,17 @@ class Instance:
             if healthy:
                 next_ping = monotonic() + PING_INTERVAL_SECONDS
         return None
+
+    def _ended(self, container: Container, timeout: float) -> _End | None:
+        """Why the container has ended, if it has; one that nobody can ask about counts as ended."""
+        try:
+            ended = container.wait(timeout)
+        except ByoaError as error:
+            return _End(str(error), exited=True)
+        if ended is None:
+            return None
+        words = _exit_words(ended)
+        return _End(f"{self._told}; then {words}" if self._told else words, exited=True)
 
     def _is_busy(self, look: Ping) -> bool:
         """A server of one worker cannot answer /ping within an invocation; that is no illness
@@ -306,7 +319,10 @@ class Instance:
         container, self._container = self._container, None
         if container is None:
             return
-        container.stop(grace)
+        try:
+            container.stop(grace)
+        except ByoaError as error:
+            _log.warning("endpoint %s, %s: %s", self.place.endpoint, self.place.id, error)
         container.remove()
         self.place.forget_handle()
 

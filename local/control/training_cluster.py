@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from byoa.container.contract import Layout
+from byoa.container.errors import ByoaError
 from byoa.local.control.log_follower import Event
 from byoa.local.control.training_container import container_name, hosts_of, network_of
 from byoa.local.control.training_host import TrainingHost
@@ -20,6 +22,8 @@ from byoa.local.control.training_services import TrainingServices
 from byoa.local.storage.state import Row
 
 KILL_SECONDS = 10.0  # from SIGKILL to the end
+
+log = logging.getLogger(__name__)
 
 
 class TrainingCluster:
@@ -130,9 +134,12 @@ class TrainingCluster:
         """End and forget the containers and what they shared; the files stay."""
         for host in self.hosts:
             if host.container is not None:
-                if host.container.wait(0) is None:
-                    host.container.kill()
-                    host.container.wait(KILL_SECONDS)
+                try:
+                    if host.container.wait(0) is None:
+                        host.container.kill()
+                        host.container.wait(KILL_SECONDS)
+                except ByoaError as error:  # nobody can ask about it any more
+                    log.warning("%s of %s: %s", host.name, self._network.name, error)
                 host.container.remove()
         self._services.runner.release(self._network)
 
