@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from byoa.container.contract import (
     HYPERPARAMETERS_FILE,
-    INPUT_DATA_FILE,
     METRICS_FILE,
     RESOURCE_FILE,
     TUNING_HYPERPARAMETER,
@@ -15,17 +14,14 @@ from byoa.container.contract import (
 from byoa.local.check import training_runs as runs
 from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
 from byoa.local.check.training_causes import needs_network, verdict, why
+from byoa.local.check.training_variants import OLDER_LACKS, requoted
+from byoa.local.check.training_variants import run as variant
 from byoa.local.check.trial import Trial
 
-# Extra keys and files, of which a program need know none (TRAIN-64, TRAIN-75).
-_UNKNOWN = {"byoa_check_unknown": {"a": [1, None]}}
-_OLDER_LACKS = ("instance_groups", "current_group_name", "current_instance_type", "topology")
-_UNKNOWN_FILES = ("init-config.json", "trainingjobconfig.json", "upstreamoutputdataconfig.json",
-                  "byoa-check-unknown.json")
 
-
-def _trains(trial: Trial, run: runs.TrainingRun, given: str) -> Verdict:
+def _trains(trial: Trial, name: str, given: str) -> Verdict:
     """That a variant of the plain run, which succeeded, succeeds too."""
+    run = variant(trial, name)
     if not run.succeeded:
         told = why(run, trial.facts)
         return failed(f"{given} it fails: {told.cause}", evidence=run.tail())
@@ -44,14 +40,9 @@ def _trains(trial: Trial, run: runs.TrainingRun, given: str) -> Verdict:
     needs=("train-exits-zero",),
 )
 def older_config(trial: Trial) -> Verdict:
-    def shrink(layout: Layout) -> None:
-        runs.without_manifests(layout)
-        runs.change_config(layout, RESOURCE_FILE, **dict.fromkeys(_OLDER_LACKS))
-        (layout.config / METRICS_FILE).unlink()
-
-    run = runs.run(trial, "older-config", shrink)
     return _trains(
-        trial, run, f"without {', '.join(_OLDER_LACKS)} in {RESOURCE_FILE} and {METRICS_FILE}"
+        trial, "older-config",
+        f"without {', '.join(OLDER_LACKS)} in {RESOURCE_FILE} and {METRICS_FILE}",
     )
 
 
@@ -65,18 +56,9 @@ def older_config(trial: Trial) -> Verdict:
     needs=("train-exits-zero",),
 )
 def unknown_config(trial: Trial) -> Verdict:
-    def grow(layout: Layout) -> None:
-        runs.without_manifests(layout)
-        runs.change_config(layout, RESOURCE_FILE, **_UNKNOWN)
-        channels = runs.read_config(layout, INPUT_DATA_FILE)
-        runs.write_config(
-            layout, INPUT_DATA_FILE, {name: {**each, **_UNKNOWN} for name, each in channels.items()}
-        )
-        for name in _UNKNOWN_FILES:
-            (layout.config / name).write_text(dump(_UNKNOWN), encoding="utf-8")
-
-    run = runs.run(trial, "unknown-config", grow)
-    return _trains(trial, run, "with unknown files and keys in /opt/ml/input/config")
+    return _trains(
+        trial, "unknown-config", "with unknown files and keys in /opt/ml/input/config"
+    )
 
 
 @check(
@@ -92,14 +74,10 @@ def hyperparameters_quoted(trial: Trial) -> Verdict:
     given = trial.samples.hyperparameters
     if not given:
         return skipped("no hyperparameters were given; use --hyperparameters")
-    changed = runs.requoted(given)
-
-    def requote(layout: Layout) -> None:
-        runs.without_manifests(layout)
-        write_hyperparameters(layout, changed)
-
-    run = runs.run(trial, "requoted", requote)
-    return _trains(trial, run, f"with {HYPERPARAMETERS_FILE} {dump(changed)[:200]}")
+    return _trains(
+        trial, "hyperparameters-quoted",
+        f"with {HYPERPARAMETERS_FILE} {dump(requoted(given))[:200]}",
+    )
 
 
 @check(
@@ -111,15 +89,9 @@ def hyperparameters_quoted(trial: Trial) -> Verdict:
     needs=("train-exits-zero",),
 )
 def hyperparameters_of_tuning(trial: Trial) -> Verdict:
-    def tune(layout: Layout) -> None:
-        runs.without_manifests(layout)
-        write_hyperparameters(
-            layout,
-            {**trial.samples.hyperparameters, TUNING_HYPERPARAMETER: dump("validation:loss")},
-        )
-
-    run = runs.run(trial, "tuning", tune)
-    return _trains(trial, run, f"with the hyperparameter {TUNING_HYPERPARAMETER}")
+    return _trains(
+        trial, "hyperparameters-of-tuning", f"with the hyperparameter {TUNING_HYPERPARAMETER}"
+    )
 
 
 @check(
@@ -168,15 +140,8 @@ def hyperparameters_empty(trial: Trial) -> Verdict:
 def manifest_files(trial: Trial) -> Verdict:
     if not trial.samples.channels:
         return skipped("no channel was given; use --channel")
-
-    def scatter(layout: Layout) -> None:
-        for name in runs.read_config(layout, INPUT_DATA_FILE):
-            layout.manifest(name).write_text(dump([{"prefix": "s3://byoa-check/"}]))
-        (layout.data / "byoa-check-unlisted").mkdir()
-
-    run = runs.run(trial, "manifests", scatter)
     names = ", ".join(f"{name}-manifest" for name in trial.samples.channels)
-    return _trains(trial, run, f"with the files {names} in /opt/ml/input/data")
+    return _trains(trial, "manifest-files", f"with the files {names} in /opt/ml/input/data")
 
 
 @check(
@@ -190,8 +155,7 @@ def manifest_files(trial: Trial) -> Verdict:
 def read_only_data(trial: Trial) -> Verdict:
     if not trial.samples.channels:
         return skipped("no channel was given; use --channel")
-    run = runs.run(trial, "read-only-data", runs.without_manifests, read_only_data=True)
-    return _trains(trial, run, "with read-only channels")
+    return _trains(trial, "read-only-data", "with read-only channels")
 
 
 @check(
@@ -204,7 +168,7 @@ def read_only_data(trial: Trial) -> Verdict:
     needs=("train-exits-zero",),
 )
 def network_isolation(trial: Trial) -> Verdict:
-    run = runs.run(trial, "isolated", runs.without_manifests, network="none")
+    run = variant(trial, "network-isolation")
     if run.succeeded:
         return passed()
     line = needs_network(run)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 
 from byoa.local.check import training_runs as runs
-from byoa.local.check.checks import Verdict, check, failed, passed, skipped
+from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
+from byoa.local.check.training_stop import progress, stopped
 from byoa.local.check.trial import Trial
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_TELLING_SECONDS = 1.0  # of a run; in a shorter one nobody sees a delay
 _EARLY = 0.5  # of a run, by when a log that is not held back has begun
 _SPREAD = 0.1  # of a run, over which its output comes
-_STEP = re.compile(r"epoch|step|iter|round|batch|\[\d+\]", re.IGNORECASE)
-_NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", re.IGNORECASE)
 _STEPS = 3  # lines that make a progress
 
 
@@ -29,33 +27,28 @@ def log_unbuffered(trial: Trial) -> Verdict:
     run = runs.plain(trial)
     if not run.outputs:
         return skipped("it prints nothing")
-    if _flows(run):
-        return passed(f"the first line after {run.outputs[0]:.1f} of {run.seconds:.1f} s")
-    held = _progress(run.log)
-    if run.seconds < _TELLING_SECONDS:
-        return skipped(f"could not be told: the run took {run.seconds:.1f} s")
-    if not held:
-        return skipped("could not be told: it reports no progress")
+    try:
+        stop = stopped(trial)
+    except NotApplicable:  # the plain run alone can show that the log flows, not that it does not
+        if _flows(run):
+            return passed(f"the first line after {run.outputs[0]:.1f} of {run.seconds:.1f} s")
+        return skipped("could not be told: the run is over as soon as its log begins; give"
+                       " hyperparameters that train longer")
+    if stop.silent is None:
+        return passed("the log comes while it trains")
+    held = progress(stop.run.log)
+    if len(held) < _STEPS:
+        return skipped(f"could not be told: it printed nothing for {stop.silent:.0f} s")
     return failed(
-        f"its first line came after {run.outputs[0]:.1f} of {run.seconds:.1f} s and all of its"
-        " progress with it: the log is held back, and lost when the job is killed",
-        evidence="\n".join(held[:3]),
+        f"a longer run printed nothing for {stop.silent:.0f} s and then, once it was stopped,"
+        f" {len(held)} lines of progress at once: the log is held back, and lost when the job is"
+        " killed", evidence="\n".join(held[:3]),
     )
 
 
 def _flows(run: runs.TrainingRun) -> bool:
     first, last = run.outputs[0], run.outputs[-1]
     return first < _EARLY * run.seconds or last - first > _SPREAD * run.seconds
-
-
-def _progress(log: str) -> list[str]:
-    """Lines that tell of one step after another: alike but for their numbers."""
-    alike: dict[str, list[str]] = {}
-    for line in log.splitlines():
-        if _STEP.search(line):
-            alike.setdefault(_NUMBER.sub("#", line), []).append(line)
-    longest = max(alike.values(), key=len, default=[])
-    return longest if len(longest) >= _STEPS else []
 
 
 @check(

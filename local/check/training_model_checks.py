@@ -10,6 +10,7 @@ from byoa.container.contract import CHECKPOINT_FILE, ROOT, CheckpointConfig, Lay
 from byoa.local.check import training_runs as runs
 from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
 from byoa.local.check.training_causes import verdict, why
+from byoa.local.check.training_variants import run as variant
 from byoa.local.check.tree import CHECKPOINT_URI
 from byoa.local.check.trial import Trial
 
@@ -205,15 +206,6 @@ def model_clean(trial: Trial) -> Verdict:
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-def _checkpointed(trial: Trial) -> runs.TrainingRun:
-    def add(layout: Layout) -> None:
-        runs.without_manifests(layout)
-        CheckpointConfig(CHECKPOINT_URI).write(layout)
-        layout.checkpoints.mkdir()
-
-    return runs.run(trial, "checkpoints", add)
-
-
 @check(
     "checkpoints-synced",
     clause="TRAIN-171, TRAP-50",
@@ -224,7 +216,7 @@ def _checkpointed(trial: Trial) -> runs.TrainingRun:
     needs=("model-left",),
 )
 def checkpoints_synced(trial: Trial) -> Verdict:
-    run = _checkpointed(trial)
+    run = variant(trial, "checkpoints")
     if not run.succeeded:
         return failed(f"with {CHECKPOINT_FILE} it fails: {why(run, trial.facts).cause}",
                       evidence=run.tail())
@@ -252,7 +244,7 @@ def checkpoints_synced(trial: Trial) -> Verdict:
     needs=("checkpoints-synced",),
 )
 def checkpoints_resumed(trial: Trial) -> Verdict:
-    first = _checkpointed(trial)
+    first = variant(trial, "checkpoints")
     written = runs.left_in(first.layout.checkpoints)
     if not written:
         raise NotApplicable("it writes no checkpoints")
@@ -284,17 +276,7 @@ def checkpoints_resumed(trial: Trial) -> Verdict:
 )
 def train_again(trial: Trial) -> Verdict:
     first = runs.plain(trial)
-
-    def as_left(layout: Layout) -> None:
-        runs.without_manifests(layout)
-        for name in first.model_files():
-            path = first.layout.model / name
-            target = layout.model / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and not path.is_symlink():
-                target.write_bytes(path.read_bytes())
-
-    run = runs.run(trial, "again", as_left)
+    run = variant(trial, "train-again")
     if not run.succeeded:
         told = why(run, trial.facts)
         return failed(

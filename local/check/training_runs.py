@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from byoa.container.contract import (
     INPUT_DATA_FILE,
     Layout,
-    decode_hyperparameter,
     dump,
     training_environment,
 )
@@ -141,13 +140,3 @@ def change_config(layout: Layout, name: str, **values: Any) -> None:
     """Set keys of a config file; None removes one."""
     document = {**read_config(layout, name), **values}
     write_config(layout, name, {k: v for k, v in document.items() if v is not None})
-
-
-def requoted(values: Mapping[str, str]) -> dict[str, str]:
-    """Each value as the other kind of client sends it: in inner quotes, or without (TRAIN-42)."""
-    changed = {}
-    for name, value in values.items():
-        decoded = decode_hyperparameter(value)
-        quoted = isinstance(decoded, str) and decoded != value
-        changed[name] = decoded if quoted else dump(value)
-    return changed

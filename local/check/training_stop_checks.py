@@ -2,128 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from byoa.container.contract import Layout, decode_hyperparameter, write_hyperparameters
-from byoa.local.check import training_runs as runs
-from byoa.local.check.box import Box, Process
-from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed
+from byoa.local.check.box import Process
+from byoa.local.check.checks import Verdict, check, failed, passed
+from byoa.local.check.training_stop import stopped
 from byoa.local.check.trial import Trial
 
 _SHELLS = ("sh", "bash", "dash", "ash", "zsh", "busybox")
-# Counts of work by the names that algorithms give them: with a thousand times as much of it a run
-# on small samples lasts long enough to be stopped.
-_LENGTHS = ("epoch", "round", "iter", "step", "estimator", "boost")
-_STRETCH = 1000
-_BEGIN_SECONDS = 5.0  # for the first sign of work, or a few times the plain run
-_SETTLE_SECONDS = 10.0  # at most, from that sign to a handler of SIGTERM
-_TOO_SHORT = (
-    "could not be told: the run was over before SIGTERM came; give hyperparameters that train"
-    " longer"
-)
-
-
-@dataclass(frozen=True)
-class Stop:
-    """A run that SIGTERM was sent to, and what was seen at that moment."""
-
-    run: runs.TrainingRun
-    seconds: float  # from the signal to the end
-    first: Process | None
-    children: tuple[Process, ...]
-    catches: bool | None  # whether the first process handles SIGTERM; None where unknown
-    ignores: bool | None
-
-
-def stopped(trial: Trial) -> Stop:
-    """The stopped run, made once; raises NotApplicable where every run ends before the signal."""
-    return trial.memo("stopped-run", lambda: _stop(trial))
-
-
-def _stop(trial: Trial) -> Stop:
-    given = dict(trial.samples.hyperparameters)
-    for values in (_stretched(given), given):
-        if values is None:
-            continue
-        stop = _attempt(trial, values)
-        if stop is not None:
-            return stop
-    raise NotApplicable(_TOO_SHORT)
-
-
-def _stretched(values: dict[str, str]) -> dict[str, str] | None:
-    """The hyperparameters with counts of work multiplied; None where there is none."""
-    changed = dict(values)
-    for name, value in values.items():
-        number = decode_hyperparameter(value)
-        named = any(word in name.lower() for word in _LENGTHS)
-        if named and isinstance(number, int) and not isinstance(number, bool) and number > 0:
-            changed[name] = str(number * _STRETCH)
-    return changed if changed != values else None
-
-
-def _attempt(trial: Trial, hyperparameters: dict[str, str]) -> Stop | None:
-    """Stop a run as soon as it shows work; None where it was over before."""
-    layout = Layout(trial.new_ml())
-    runs.without_manifests(layout)
-    write_hyperparameters(layout, hyperparameters)
-    box = runs.start(trial, layout.root)
-    begun = time.monotonic()
-    # A program may print before its handler is there, but not for longer than it trains.
-    plain = runs.plain(trial).seconds
-    settle = min(_SETTLE_SECONDS, plain / 2)
-    if not _works(box, layout, max(_BEGIN_SECONDS, 2 * plain)) or not _handles(box, settle):
-        box.remove()
-        return None
-    processes = box.processes()
-    first = processes[0] if processes else None
-    catches, ignores = (None, None) if first is None else _dispositions(first.pid)
-    box.terminate()
-    sent = time.monotonic()
-    grace = trial.limits.training_stop_seconds
-    ended = box.wait(grace)
-    seconds = time.monotonic() - sent
-    run = runs.record(box, ended, sent - begun, grace, [])
-    return Stop(run, seconds, first, tuple(processes[1:]), catches, ignores)
-
-
-def _works(box: Box, layout: Layout, timeout: float) -> bool:
-    """Wait until the program prints or writes something; False when it ended before."""
-    until = time.monotonic() + timeout
-    while time.monotonic() < until:
-        if box.log.strip() or runs.left_in(layout.output) or runs.left_in(layout.model):
-            return box.wait(0.0) is None
-        if box.wait(runs.LOOK_SECONDS) is not None:
-            return False
-    return True  # it is silent, and runs
-
-
-def _handles(box: Box, timeout: float) -> bool:
-    """Wait until the first process catches SIGTERM, `timeout` seconds; False when the box ends."""
-    until = time.monotonic() + timeout
-    processes = box.processes()
-    while time.monotonic() < until:
-        if box.wait(runs.LOOK_SECONDS) is not None:
-            return False
-        if processes and _dispositions(processes[0].pid)[0]:
-            break
-    return box.wait(0.0) is None
-
-
-def _dispositions(pid: int) -> tuple[bool | None, bool | None]:
-    """Whether a process of this machine catches, and whether it ignores, SIGTERM."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return None, None
-    masks = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    bit = 1 << (signal.SIGTERM - 1)
-    return bool(int(masks["SigCgt"], 16) & bit), bool(int(masks["SigIgn"], 16) & bit)
-
-
 @check(
     "stop-in-time",
     clause="CHK-03, TRAIN-05, TRAIN-150, TRAP-05",
