@@ -163,14 +163,13 @@ class Engine:
 
 @pytest.fixture
 def on_engine(
-    tmp_path: Path, clean_environment: dict[str, str], sagemaker: Any, tiny: str,
+    tmp_path: Path, clean_environment: dict[str, str], sagemaker: Any, tiny: str, name: str
 ) -> Iterator[Callable[[str], Engine]]:
-    before = set(_docker("images", "--quiet", "--no-trunc", "--filter", "label=byoa.test").split())
     made: list[str] = []
 
-    def choose(name: str) -> Engine:
-        if name != "docker" and not shutil.which(name):
-            pytest.skip(f"{name} is not installed")
+    def choose(program: str) -> Engine:
+        if program != "docker" and not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
         home = tmp_path / "home"
         home.mkdir()
         (home / "auth.json").write_text("{}")
@@ -181,29 +180,27 @@ def on_engine(
         )
         environment = clean_environment | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(home), "DOCKER_CONFIG": str(home / ".docker"), "ENGINE": name,
+            "HOME": str(home), "DOCKER_CONFIG": str(home / ".docker"), "ENGINE": program,
             "CONTAINERS_STORAGE_CONF": str(storage), "REGISTRY_AUTH_FILE": str(home / "auth.json"),
             "AWS_ENDPOINT_URL": sagemaker.url, "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        made.append(name)
-        if name != "docker":
+        made.append(program)
+        if program != "docker":
             archive = tmp_path / "tiny.tar"
             _docker("save", "--output", str(archive), tiny)
             subprocess.run(
-                [name, "pull", "--quiet", f"docker-archive:{archive}"], check=True,
+                [program, "pull", "--quiet", f"docker-archive:{archive}"], check=True,
                 env=environment, capture_output=True, timeout=120,
             )
-        return Engine(name, home, environment)
+        return Engine(program, home, environment)
 
     yield choose
     if "docker" in made:
-        listed = _docker("images", "--no-trunc", "--filter", "label=byoa.test=push",
-                         "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
-        for name, image in (each.split() for each in listed):
-            if image not in before and name.startswith(("test-push-", ECR)):
-                subprocess.run(["docker", "rmi", "--force", name], capture_output=True, timeout=60)
+        listed = _docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+        if own := [each for each in listed if name in each]:
+            _docker("rmi", "--force", *own)
 
 
 @pytest.fixture(params=["docker", "podman", "buildah"])
@@ -293,7 +290,9 @@ def test_a_platform_that_a_from_line_fixes_is_found_out_before_the_push(
     """TRAP-04."""
     here = _docker("image", "inspect", "--format", "{{.Architecture}}", tiny)
     other = {"amd64": "arm64", "arm64": "amd64"}[here]
-    folder.joinpath("Dockerfile").write_text(f"FROM --platform=linux/{here} {tiny}\nLABEL a=b\n")
+    folder.joinpath("Dockerfile").write_text(
+        f"FROM --platform=linux/{here} {tiny}\nLABEL byoa.test=push\n"
+    )
     said = docker_pusher.push("--platform", f"linux/{other}", name, folder,
                        BYOA_REGISTRY=registry.address)
     assert said.returncode == 1
