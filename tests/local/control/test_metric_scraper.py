@@ -35,6 +35,14 @@ def test_the_first_group_is_searched_anywhere_in_the_line(
     assert scrape(regex, line) == ([value], [])
 
 
+def test_a_line_of_an_earlier_moment_does_not_take_the_final_value_back() -> None:
+    """TRAIN-194: logs of several hosts are read again one after the other."""
+    scraper = MetricScraper([MetricDefinition("m", "m=(.+)")])
+    assert scraper.scrape(20.0, "m=2")[0].value == 2.0
+    assert scraper.scrape(10.0, "m=1")[0].value == 1.0
+    assert [each["Value"] for each in scraper.final] == [2.0]
+
+
 def test_the_last_value_is_the_final_one() -> None:
     """TRAIN-191."""
     scraper = MetricScraper([MetricDefinition("a", "a=(.+)"), MetricDefinition("b", "b=(.+)")])

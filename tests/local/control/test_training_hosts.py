@@ -516,3 +516,24 @@ def test_an_algorithm_of_several_hosts_trains_by_byoa_s_own_entrypoint(
     assert any(line.startswith("train:sum=3") for line in found["algo-1"])
     assert not any(line.startswith("train:sum") for line in found["algo-2"])
     assert cluster.archive("output/summing/output/model.tar.gz")["sum.txt"] == b"3.0"
+
+
+def test_torch_meets_over_the_interface_that_the_hosts_are_told(
+    cluster: Any, submit: Any
+) -> None:
+    """TRAIN-63, DIST-10."""
+    pytest.importorskip("torch")
+    submit("gloo", """
+os.environ['GLOO_SOCKET_IFNAME'] = resources['network_interface_name']
+import torch, torch.distributed
+torch.distributed.init_process_group(
+    'gloo', init_method=f'tcp://{first}:7777', rank=hosts.index(me), world_size=len(hosts))
+total = torch.tensor([hosts.index(me) + 1.0])
+torch.distributed.all_reduce(total)
+print(total.item())
+torch.distributed.destroy_process_group()
+""")
+    described = cluster.wait("gloo", timeout=90)
+
+    assert described["TrainingJobStatus"] == "Completed", cluster.streams("gloo")
+    assert [lines[-1] for lines in by_host(cluster, "gloo").values()] == ["3.0", "3.0"]

@@ -63,6 +63,36 @@ def test_a_running_job_is_adopted_and_goes_on_to_its_end(
     assert laboratory.keys("output/adopted/") == ["output/adopted/output/model.tar.gz"]
 
 
+def test_a_job_that_byoa_0_1_started_is_adopted(laboratory: Any, training_request: Any) -> None:
+    """Its record names one container and one stream, and no host."""
+    _, go = create(laboratory, training_request, "former")
+    laboratory.close(keep_running=True)
+    forget_logs(laboratory)
+    laboratory.open(start=False)
+
+    def of_0_1(row: Any) -> None:
+        row.document.update(row.document.pop("hosts")["algo-1"])
+
+    laboratory.state.mutate("training-job", laboratory.caller, "former", of_0_1)
+    directory = laboratory.home / "jobs/training-123456789012-eu-west-1/former"
+    (directory / "ml").symlink_to("algo-1/ml")
+    laboratory.training.start()
+    laboratory.until_printed("former", "loss=1.0")
+    go.touch()
+    described = laboratory.wait("former")
+
+    assert described["TrainingJobStatus"] == "Completed"
+    assert laboratory.archive("output/former/output/model.tar.gz") == {"weights": b"w"}
+    (stream,) = laboratory.streams("former")
+    laboratory.close()
+    forget_logs(laboratory)
+    laboratory.open()
+    laboratory.until_printed("former", "loss=0.5")
+    assert list(laboratory.streams("former")) == [stream]
+    laboratory.call("DeleteTrainingJob", TrainingJobName="former")
+    assert laboratory.streams("former") == {}
+
+
 def test_a_job_that_ended_while_no_server_ran_is_finished(
     laboratory: Any, training_request: Any
 ) -> None:

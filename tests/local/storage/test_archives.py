@@ -98,6 +98,22 @@ def test_a_link_out_of_the_directory_is_refused(tmp_path: Path, goal: str) -> No
         pack(tmp_path / "s", tmp_path / "x.tar.gz")
 
 
+def test_directories_are_merged_and_what_the_first_has_stays(tmp_path: Path) -> None:
+    """TRAIN-132: SageMaker leaves open which of two files of one name stays."""
+    for name, files in (("one", {"same": "1", "d/a": "1", "x": "1"}),
+                        ("two", {"same": "2", "d/b": "2", "x/below": "2"})):
+        for file, text in files.items():
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text(text)
+    packed = pack(tmp_path / "one", tmp_path / "x.tar.gz", tmp_path / "two")
+    extract(tmp_path / "x.tar.gz", tmp_path / "t")
+
+    assert tree(tmp_path / "t") == {
+        "d": None, "d/a": b"1", "d/b": b"2", "same": b"1", "x": b"1",
+    }
+    assert [each.partition(":")[0] for each in packed.left_out] == ["same", "x", "x/below"]
+
+
 def link(name: str, goal: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, goal
