@@ -75,10 +75,14 @@ def script_of(argv: tuple[str, ...]) -> str | None:
     """The script that an interpreter at the start of `argv` is given; None for none."""
     if not (is_python(argv[0]) or is_shell(argv[0])):
         return None
-    for part in argv[1:]:
-        if part in ("-c", "-m"):
+    python = is_python(argv[0])
+    parts = iter(argv[1:])
+    for part in parts:
+        if part == "-c" or (python and part == "-m"):
             return None
-        if not part.startswith("-"):
+        if part in (("-W", "-X") if python else ("-o", "-O", "+O")):
+            next(parts, None)  # its value
+        elif not part.startswith("-"):
             return part
     return None
 
