@@ -26,7 +26,7 @@ TELL = "import json, torch; print(json.dumps([torch.__version__, torch.version.c
 
 
 def mismatch(variant: str, version: str, cuda: str | None) -> str:
-    """What is wrong with torch `version`, built for `cuda` (None: CPU); "" where it is `variant`."""
+    """What is wrong with torch `version`, built for `cuda` (None: CPU); "" where all is right."""
     has = f"torch {version} is a build for {f'CUDA {cuda}' if cuda else 'the CPU only'}"
     if variant == "cpu":
         return "" if cuda is None else f"TORCH_VARIANT=cpu, but {has}: {CURE}"
@@ -41,7 +41,8 @@ def check_plan(arguments: list[str]) -> None:
         report = Path(temporary, "report.json")
         pip_install(PYTHON, "--quiet", "--dry-run", "--report", str(report), *arguments)
         planned = [each["metadata"]["name"] for each in json.loads(report.read_text())["install"]]
-    cuda = [name for name in planned if name.lower().startswith(CUDA_LIBRARIES)]
+    names = [name.lower().replace("_", "-") for name in planned]
+    cuda = [name for name in names if name.startswith(CUDA_LIBRARIES)]
     if cuda:
         sys.exit("TORCH_VARIANT=cpu, but the index's torch is a build for CUDA, which brings"
                  f" {len(cuda)} packages such as {cuda[0]}: {CURE}")

@@ -48,6 +48,7 @@ def main(root: str) -> None:
     top = Path(root, "opt", "byoa")
     for script in SCRIPTS:
         (top / "bin" / script).unlink(missing_ok=True)
+    shutil.rmtree(top / "include", ignore_errors=True)  # headers; an empty one may be there
     for site in top.glob("lib/python3*/site-packages"):
         removed = strip(site)
         print(f"{site}: {removed / 1e6:.0f} MB removed")
