@@ -261,7 +261,8 @@ find_account_and_region() {
 # --- the Dockerfile ------------------------------------------------------------------------------
 
 # Prints `ARG name` for each build argument, and `FROM image` for each image that is pulled, with
-# the arguments' defaults, or what the environment has for them, in place.
+# the arguments' defaults, or what the environment has for them, in place; then `PLATFORM platform`
+# where the last stage's FROM line fixes it.
 read_dockerfile() {
   awk -v passed=" ${BUILD_ARGUMENTS[*]} " '
     function expanded(text,    name, default_, value, out) {
@@ -303,20 +304,26 @@ read_dockerfile() {
         }
       } else if (instruction == "FROM") {
         stages++
-        for (i = first + 1; i <= count && word[i] ~ /^--/; i++) {}
-        print "FROM " expanded(word[i])
+        fixed = ""
+        for (i = first + 1; i <= count && word[i] ~ /^--/; i++)
+          if (word[i] ~ /^--platform=/) fixed = expanded(substr(word[i], 12))
+        image = expanded(word[i])
+        print "FROM " image
+        if (fixed == "" && image in platform_of) fixed = platform_of[image]
+        if (toupper(word[i + 1]) == "AS") platform_of[word[i + 2]] = fixed
       } else if (instruction == "COPY") {
         for (i = first + 1; i <= count; i++)
           if (word[i] ~ /^--from=/) print "FROM " substr(word[i], 8)
       }
-    }' "$1"
+    }
+    END { if (fixed != "") print "PLATFORM " fixed }' "$1"
 }
 
 has_argument() { grep -qx "ARG $1" "$scratch/dockerfile"; }
 
 # The build arguments that are set and that the Dockerfile has, in `arguments`.
 choose_arguments() {
-  local each
+  local each fixed
   case $variant in
     cpu)
       [ "${TORCH_VARIANT:-cpu}" = cpu ] ||
@@ -330,6 +337,13 @@ choose_arguments() {
       export TORCH_VARIANT ;;
   esac
   read_dockerfile "$dockerfile" >"$scratch/dockerfile"
+  # BuildKit would write the platform that is asked for on an image of the other's programs.
+  fixed=$(sed -n 's/^PLATFORM //p' "$scratch/dockerfile")
+  case $fixed in
+    "" | "$platform" | "$platform"/*) ;;
+    *) die "$dockerfile ends in an image for $fixed, not $platform: a job on it would end in\
+ 'exec format error'" "take --platform out of its FROM line, or give --platform $fixed here" ;;
+  esac
   [ -z "$variant" ] || has_argument TORCH_VARIANT || die \
     "$dockerfile has no build argument TORCH_VARIANT: --variant means nothing to it" \
     "choose the variant where the image in its FROM line is built"
@@ -517,7 +531,8 @@ build_died() {
       "is its name whole and right, may you pull it, or is it to be built here first?\
  (byoa itself: build_and_push.sh --no-push)"
   elif said 'no such host|i/o timeout|connection refused|x509|certificate'; then
-    die "the build did not reach the network" \
+    die "the build did not reach the network; the image of each FROM line is looked for there\
+ where this engine does not have it for $platform" \
       "check the proxy and its certificate, or set BASE_IMAGE to an image at hand"
   fi
   die "the build failed, see above" "mend the step of $dockerfile that failed and run this again"
@@ -533,8 +548,7 @@ check_platform() {
     die "$engine has no image $local_image" "build it first, or see its name in: $engine images"
   [ "$found" = "$platform" ] || die \
     "$local_image is $found, not $platform: a job on it would end in 'exec format error'" \
-    "build it for $platform (is a --platform in a FROM line?), or give --platform $found\
- and use instances of that kind"
+    "build it for $platform, or give --platform $found and use instances of that kind"
 }
 
 create_repository() {

@@ -138,6 +138,29 @@ def test_the_build_logs_in_once_to_each_ecr_registry_that_a_from_line_names(
     assert f"--build-arg BASE_IMAGE={base}" in said.stdout
 
 
+@pytest.mark.parametrize(
+    "lines",
+    ["FROM --platform=linux/amd64 scratch\n",
+     "FROM --platform=linux/amd64 scratch AS one\nFROM one AS two\nFROM two\n",
+     "ARG P=linux/amd64\nFROM scratch AS one\nFROM --platform=$P scratch\n"],
+)
+def test_a_platform_that_a_from_line_fixes_is_found_out(
+    script: Run, context: Callable[[str], Path], lines: str
+) -> None:
+    """TRAP-04: BuildKit writes the platform that is asked for on an image of the other's."""
+    folder = context(lines)
+    said = script("--dry-run", *KNOWN, "--platform", "linux/arm64", "mine", folder)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "an image for linux/amd64, not linux/arm64" in said.stderr
+    assert script("--dry-run", *KNOWN, "mine", folder).returncode == 0
+    folder.joinpath("Dockerfile").write_text(
+        "FROM --platform=$BUILDPLATFORM scratch AS one\nFROM --platform=linux/amd64 scratch\n"
+        "FROM scratch\nCOPY --from=one /a /b\n"
+    )
+    said = script("--dry-run", *KNOWN, "--platform", "linux/arm64", "mine", folder)
+    assert said.returncode == 0, said.stderr
+
+
 def test_china_has_a_suffix_of_its_own(script: Run, context: Callable[[str], Path]) -> None:
     said = script("--dry-run", "--account", "123456789012", "--region", "cn-north-1", "mine",
                   context("FROM scratch\n"))

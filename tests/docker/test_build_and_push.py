@@ -284,22 +284,6 @@ def test_an_image_of_another_architecture_is_not_pushed(
     assert registry.repositories() == []
 
 
-def test_a_platform_that_a_from_line_fixes_is_found_out_before_the_push(
-    docker_pusher: Engine, registry: Registry, folder: Path, tiny: str, name: str
-) -> None:
-    """TRAP-04."""
-    here = _docker("image", "inspect", "--format", "{{.Architecture}}", tiny)
-    other = {"amd64": "arm64", "arm64": "amd64"}[here]
-    folder.joinpath("Dockerfile").write_text(
-        f"FROM --platform=linux/{here} {tiny}\nLABEL byoa.test=push\n"
-    )
-    said = docker_pusher.push("--platform", f"linux/{other}", name, folder,
-                       BYOA_REGISTRY=registry.address)
-    assert said.returncode == 1
-    assert f"is linux/{here}, not linux/{other}" in said.stderr
-    assert registry.repositories() == []
-
-
 def test_a_base_image_that_is_missing_for_the_platform_is_said(
     docker_pusher: Engine, folder: Path, tiny: str, name: str
 ) -> None:
