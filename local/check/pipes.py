@@ -85,7 +85,7 @@ def piped_run(trial: Trial) -> tuple[runs.TrainingRun, dict[str, int]]:
     for each in feeders:
         each.start()
     try:
-        run = runs.watch(runs.start(trial, layout.root), trial.limits.training_seconds)
+        run = runs.watch(runs.start(trial, layout.root), runs.limit_after(trial, runs.plain(trial)))
     finally:
         for each in feeders:
             each.stop()

@@ -80,20 +80,24 @@ def _run(
         raise NotApplicable("how the image processes is not known; use --process-command")
 
     def make() -> runs.TrainingRun:
+        limit = trial.limits.training_seconds
+        if key != runs.PLAIN:
+            limit = runs.limit_after(trial, _plain(trial))
         layout = _tree(trial)
         prepare(layout)
         region = {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
         # ContainerEntrypoint replaces ENTRYPOINT and drops CMD (PROC-01).
         box = trial.box(
-            command[1:], ml=layout.root, environment=region, entrypoint=command[:1], host="algo-1"
+            command[1:], ml=layout.root, environment=region, entrypoint=command[:1],
+            host="algo-1", shm_bytes=runs.shared_memory(trial),
         )
-        return runs.watch(box, trial.limits.training_seconds)
+        return runs.watch(box, limit)
 
     return trial.memo(f"processing-run:{key}", make)
 
 
 def _plain(trial: Trial) -> runs.TrainingRun:
-    return _run(trial, "plain")
+    return _run(trial, runs.PLAIN)
 
 
 def _output(run: runs.TrainingRun) -> Path:

@@ -51,10 +51,11 @@ def train_without_gpu(trial: Trial) -> Verdict:
     run = runs.plain(trial)
     if run.succeeded:
         return passed("it trained without a GPU")
-    said = f"{run.log}\n{_failure_text(run.layout)}".lower()
-    if run.exit is not None and any(word in said for word in _GPU_WORDS):
-        return passed(f"it needs a GPU and says so: {why(run, trial.facts).cause}")
     told = why(run, trial.facts)
+    # Not the whole log: a warning that there is no GPU explains no failure that came later.
+    said = f"{told.cause}\n{_failure_text(run.layout)}".lower()
+    if run.exit is not None and any(word in said for word in _GPU_WORDS):
+        return passed(f"it needs a GPU and says so: {told.cause}")
     return failed(
         f"without a GPU it does not train and does not say that it needs one: {told.cause}",
         evidence=run.tail(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import filecmp
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from byoa.container.contract import Layout
 from byoa.local.check import training_runs
@@ -106,15 +107,14 @@ def hosts_late_names(trial: Trial) -> Verdict:
     needs=("hosts-late-names",),
 )
 def hosts_own_files(trial: Trial) -> Verdict:
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, tuple[str, Path]] = {}
     for host, run in _late(trial).runs.items():
         for path in run.model_files():
             whole = run.layout.model / path
             if not whole.is_file():
                 continue
-            digest = hashlib.sha256(whole.read_bytes()).hexdigest()
-            other, its = seen.setdefault(str(path), (host, digest))
-            if its != digest:
+            other, its = seen.setdefault(str(path), (host, whole))
+            if not filecmp.cmp(its, whole, shallow=False):
                 return failed(
                     f"{other} and {host} both leave /opt/ml/model/{path}, with different content:"
                     " the archives are merged, and either may win"

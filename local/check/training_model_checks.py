@@ -11,7 +11,7 @@ from byoa.local.check import training_runs as runs
 from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
 from byoa.local.check.training_causes import verdict, why
 from byoa.local.check.training_variants import run as variant
-from byoa.local.check.tree import CHECKPOINT_URI
+from byoa.local.check.tree import CHECKPOINT_URI, copy_file
 from byoa.local.check.trial import Trial
 
 _NAMED = 5  # files that a message names
@@ -255,7 +255,7 @@ def checkpoints_resumed(trial: Trial) -> Verdict:
         for name in written:
             target = layout.checkpoints / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((first.layout.checkpoints / name).read_bytes())
+            copy_file(first.layout.checkpoints / name, target)
             target.with_name(f"{target.name}.sagemaker-uploaded").write_bytes(b"")
 
     run = runs.run(trial, "resumed", carry_over)

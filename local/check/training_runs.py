@@ -7,6 +7,7 @@ here, because the service does not (TRAIN-196).
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +25,13 @@ from byoa.local.check.box import Box
 from byoa.local.check.checks import NotApplicable
 from byoa.local.check.trial import JOB, JOB_ARN, REGION, Trial
 
+PLAIN = "plain"
 LOOK_SECONDS = 0.02
+RARE_LOOK_SECONDS = 0.5  # at a run that is long
 KILL_SECONDS = 10.0
+# How long a variant of a run may take that took so many seconds: what hangs is found out sooner.
+PATIENCE_SECONDS = 60.0
+PATIENCE_TIMES = 10.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,15 @@ def environment() -> dict[str, str]:
 
 def start(trial: Trial, ml: Path, **options: Any) -> Box:
     """A container that trains on this tree; `options` are those of `Trial.box`."""
-    return trial.box(("train",), ml=ml, environment=environment(), **{"host": "algo-1", **options})
+    given = {"host": "algo-1", "shm_bytes": shared_memory(trial), **options}
+    return trial.box(("train",), ml=ml, environment=environment(), **given)
+
+
+def shared_memory(trial: Trial) -> int | None:
+    """Bytes of a /dev/shm as large as the service's, rather than an engine's 64 MB (TRAIN-182)."""
+    if trial.engine is None:
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def watch(box: Box, limit: float) -> TrainingRun:
@@ -77,7 +91,8 @@ def watch(box: Box, limit: float) -> TrainingRun:
     length = 0
     ended = None
     while ended is None and time.monotonic() - begun < limit:
-        ended = box.wait(LOOK_SECONDS)
+        elapsed = time.monotonic() - begun
+        ended = box.wait(min(RARE_LOOK_SECONDS, LOOK_SECONDS + elapsed / 100))
         if (now := len(box.log)) > length:
             length = now
             outputs.append(time.monotonic() - begun)
@@ -107,16 +122,23 @@ def run(
     """The run called `key`: on a fresh tree as `prepare` changed it; made once, then remembered."""
 
     def make() -> TrainingRun:
+        limit = trial.limits.training_seconds if key == PLAIN else limit_after(trial, plain(trial))
         layout = Layout(trial.new_ml())
         prepare(layout)
-        return watch(start(trial, layout.root, **options), trial.limits.training_seconds)
+        return watch(start(trial, layout.root, **options), limit)
 
     return trial.memo(f"training-run:{key}", make)
 
 
 def plain(trial: Trial) -> TrainingRun:
     """The ordinary run: the samples as they were given, and nothing that can be left out."""
-    return run(trial, "plain", without_manifests)
+    return run(trial, PLAIN, without_manifests)
+
+
+def limit_after(trial: Trial, first: TrainingRun) -> float:
+    """How many seconds a run like `first` may take."""
+    patience = PATIENCE_SECONDS + PATIENCE_TIMES * first.seconds
+    return min(trial.limits.training_seconds, patience)
 
 
 def without_manifests(layout: Layout) -> None:

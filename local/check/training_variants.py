@@ -23,7 +23,7 @@ from byoa.container.contract import (
     write_hyperparameters,
 )
 from byoa.local.check import training_runs as runs
-from byoa.local.check.tree import CHECKPOINT_URI
+from byoa.local.check.tree import CHECKPOINT_URI, copy_file
 from byoa.local.check.trial import Trial
 
 # What older platforms leave out of resourceconfig.json (TRAIN-64).
@@ -92,7 +92,7 @@ def _again(trial: Trial, layout: Layout) -> None:
         path, target = first.layout.model / name, layout.model / name
         if path.is_file() and not path.is_symlink():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
+            copy_file(path, target)
 
 
 # In the order in which they are applied: a requoted tuning hyperparameter would be no longer one.
