@@ -23,6 +23,7 @@ from byoa.local.check.hosting_server import (
     is_loopback,
     shared,
 )
+from byoa.local.check.training_causes import is_foreign
 from byoa.local.check.trial import Trial
 
 _NO_MODEL = (
@@ -39,6 +40,8 @@ _TRANSFORM_MEGABYTES = 100  # MaxPayloadInMB × MaxConcurrentTransforms (BT-05)
     title="`docker run IMAGE serve` starts a server that stays up",
     cure="give the image an exec-form ENTRYPOINT that takes `serve`, or an executable `serve` on"
     " PATH; read the log's end for what the server says itself",
+    needs=("train-or-serve-found", "programs-executable", "programs-have-unix-lines",
+           "interpreters-exist"),
 )
 def serve_starts(trial: Trial) -> Verdict:
     server = first_start(trial)
@@ -46,6 +49,8 @@ def serve_starts(trial: Trial) -> Verdict:
         return passed(f"/ping was 200 after {server.seconds:.1f} s" if server.ready else "")
     if server.without_model and server.ended.code not in (EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND):
         return skipped(_NO_MODEL)
+    if is_foreign(trial.facts):
+        return skipped("the image is for another processor than this machine's")
     cause, cure = _why_ended(server.ended, server.box.log, server.seconds)
     return failed(cause, cure=cure, evidence=server.box.tail())
 
@@ -218,9 +223,7 @@ def ping_waits_for_the_model(trial: Trial) -> Verdict:
     needs=("ping-answers-200",),
 )
 def execution_parameters(trial: Trial) -> Verdict:
-    outcome = shared(trial).request(
-        "GET", EXECUTION_PARAMETERS_PATH, timeout=trial.limits.ping_seconds
-    )
+    outcome = shared(trial).request("GET", EXECUTION_PARAMETERS_PATH)
     if not isinstance(outcome, Reply):
         return failed(f"GET /execution-parameters is not answered: {outcome}")
     if outcome.status != 200:

@@ -151,7 +151,7 @@ def _stop(trial: Trial) -> _Stop:
     title="After SIGTERM the server ends by itself within 30 s",
     cure="handle SIGTERM in the first process: exec-form ENTRYPOINT, and `exec` as the last line of"
     " a shell script; a process with number 1 that handles no SIGTERM never gets it",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-200", "entrypoint-exec-form"),
 )
 def sigterm_ends_it(trial: Trial) -> Verdict:
     stop = _stop(trial)

@@ -132,7 +132,7 @@ def without_a_network(trial: Trial) -> Verdict:
     title="It serves without the rights of root, as on a serverless endpoint",
     cure="make the program's files readable for everybody (`chmod -R o+rX`) and write only"
     " under /tmp",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-200", "readable-by-everyone"),
 )
 def without_root(trial: Trial) -> Verdict:
     return _judge(serve(trial, user=_USER), f"as user {_USER}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -121,15 +120,25 @@ def test_an_image_without_a_program_for_serve_is_told_apart(
     build_image: Callable[..., str], good_image: str, tmp_path: Path,
     check_image: Callable[..., list[Result]], check_samples: Samples,
 ):
-    # TRAP-01: no ENTRYPOINT, and nothing called serve on PATH.
-    model = tmp_path / "model"
-    model.mkdir()
-    model.joinpath("model.json").write_text("{}")
-    folder = tmp_path / "no-entrypoint"
+    # TRAP-01: no ENTRYPOINT, `train` is on PATH and `serve` is not.
+    folder = tmp_path / "train-only"
     folder.mkdir()
-    folder.joinpath("Dockerfile").write_text("ARG GOOD\nFROM ${GOOD}\nENTRYPOINT []\n")
+    folder.joinpath("Dockerfile").write_text(
+        "ARG GOOD\nFROM ${GOOD}\nENTRYPOINT []\n"
+        "RUN printf '#!/bin/sh\\nexec /opt/program/main.py train\\n' > /usr/local/bin/train"
+        " && chmod 0755 /usr/local/bin/train\n"
+    )
     image = build_image(folder, GOOD=good_image)
-    samples = replace(check_samples, model=model)
-    results: list[Any] = check_image(image, samples=samples, only=("serve-starts",))
-    assert "exit code 127" in results[-1].verdict.cause
-    assert "ENTRYPOINT" in results[-1].cure
+    result = check_image(image, only=("serve-starts",))[-1]
+    assert "exit code 127" in result.verdict.cause, result.verdict
+    assert "ENTRYPOINT" in result.cure
+
+
+def test_an_image_that_serves_several_models_passes(
+    build_image: Callable[..., str], good_image: str, check_image: Callable[..., list[Result]]
+):
+    # CHK-11, FIX-15: load, load again, list, show, invoke, unload, unload again.
+    image = build_image(Path(__file__).parent / "several_models", GOOD=good_image)
+    result = check_image(image, only=("several-models-are-served",))[-1]
+    assert result.verdict.outcome == "pass", result.verdict
+    assert "8 requests" in result.verdict.evidence
