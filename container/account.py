@@ -180,6 +180,34 @@ def unreadable(directory: Path) -> Path | None:
     return None
 
 
+def closed_to(account: Account, directory: Path) -> Path | None:
+    """What `account`, another user than this, may not read by its mode: the first directory on the
+    way to `directory`, or the first file or directory in it."""
+    groups = {account.gid, *os.getgrouplist(account.name, account.gid)}
+    for parent in reversed(directory.parents):
+        if not _open_to(account, groups, parent, search=True, read=False):
+            return parent
+    for place, _, files in os.walk(directory):
+        if not _open_to(account, groups, Path(place), search=True):
+            return Path(place)
+        for name in sorted(files):
+            if not _open_to(account, groups, Path(place, name)):
+                return Path(place, name)
+    return None
+
+
+def _open_to(
+    account: Account, groups: set[int], path: Path, *, search: bool = False, read: bool = True
+) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return True  # a link to nothing is closed to nobody
+    shift = 6 if found.st_uid == account.uid else 3 if found.st_gid in groups else 0
+    wanted = (4 if read else 0) | (1 if search else 0)
+    return (found.st_mode >> shift) & wanted == wanted
+
+
 def describe(path: Path) -> str:
     """Owner and mode: `of uid 0, mode 0600`."""
     try:

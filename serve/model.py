@@ -64,8 +64,8 @@ def load(model_dir: Path, *, algorithm: str | None = None, device: str = "cpu") 
             f" ({type(error).__name__}: {error.strerror if isinstance(error, OSError) else error})",
             where=str(model_dir),
             expected="files that every user can read, as SageMaker extracts them",
-            remedy="chmod -R a+rX the model's files before they are archived; where the container"
-            f" starts as root, BYOA_USER={account.ROOT_NAME} serves them as root",
+            remedy="chmod -R a+rX the model's files before they are archived, or start the"
+            " container as root, as SageMaker does: then they are served as root",
         ) from None
 
 

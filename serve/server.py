@@ -79,25 +79,32 @@ def make_plan(
     if pin is None:
         # Beside other processes on a laptop, binding would hold a worker on a busy CPU.
         pin = contract.BASE_DIR_VARIABLE not in environ and 1 < workers == len(cpus)
-    user, note = _user(settings.user)
+    model_dir = contract.Layout.from_environment(environ).model
+    user, note = _user(settings.user, model_dir)
     return Plan(
         user=user, user_note=note,
         workers=workers, cpus=cpus, pin=pin and bool(cpus), device=found.device, gpus=gpus,
         threads=environ.get("OMP_NUM_THREADS", "1"),
-        model_dir=contract.Layout.from_environment(environ).model,
+        model_dir=model_dir,
         algorithm=environ.get(contract.ALGORITHM_VARIABLE) or None,
     )
 
 
-def _user(name: str) -> tuple[account.Account | None, str]:
+def _user(name: str, model_dir: Path) -> tuple[account.Account | None, str]:
     """Whom the workers become, None for nobody else; and what there is to say about it.
 
-    The default asks for nothing where it cannot be had; a user that was named has to be there.
+    The default asks for nothing where it cannot be had, nor where it could not read the model (a
+    folder of the user's own is often mounted with mode 0700); a user that was named has to be
+    there.
     """
     own, wanted = account.own(), account.find(name)
     if name in (own.name, account.ROOT_NAME):  # a server that is not root is not made so
         return None, ""
     obstacle = account.obstacle(wanted) if wanted else "there is no such user here"
+    if obstacle is None and wanted is not None and name == USER:
+        closed = account.closed_to(wanted, model_dir)
+        if closed is not None:
+            obstacle = f"{closed} is {account.describe(closed)}"
     if obstacle is None:
         return wanted, ""
     if name == USER:

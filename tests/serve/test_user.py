@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from byoa.container import account
@@ -88,4 +92,28 @@ def test_a_model_file_that_may_not_be_read_is_named_with_the_cure(
     with pytest.raises(AlgorithmError, match="MODEL_FILE_UNREADABLE") as caught:
         load(directory)
     assert f"{directory / 'away.npy'} is of uid " in str(caught.value)
-    assert "chmod -R a+rX" in str(caught.value) and "BYOA_USER=root" in str(caught.value)
+    assert "chmod -R a+rX" in str(caught.value) and "as root" in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone reads what is closed to its owner")
+@pytest.mark.parametrize("closed", ["parent", "directory", "file"])
+def test_a_model_that_the_image_s_user_may_not_read_is_served_as_root_and_the_plan_says_why(
+    plan, tmp_path, closed
+):
+    """A folder of the user's own, mounted as /opt/ml/model, is often of mode 0700."""
+    # pytest's own directories are closed, too: take one from the root of all.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as top:
+        Path(top).chmod(0o755)
+        model = Path(top) / "ml" / "model"
+        model.mkdir(parents=True)
+        (model / "weights.npy").write_bytes(b"")
+        variables = {"SAGEMAKER_BASE_DIR": str(model.parent)}
+        assert plan(ROOT, ROOT, BYOA, **variables)[0].user == BYOA
+        path, mode = {"parent": (model.parent, 0o700), "directory": (model, 0o700),
+                      "file": (model / "weights.npy", 0o600)}[closed]
+        path.chmod(mode)
+        found, line = plan(ROOT, ROOT, BYOA, **variables)
+        assert found.user is None
+        assert line.endswith(
+            f"workers as root (uid 0), not byoa: {path} is of uid 0, mode {mode:04o}"
+        )
