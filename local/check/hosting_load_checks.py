@@ -19,6 +19,7 @@ from byoa.local.check.trial import Trial
 PARALLEL = 100
 _IDLE = 8
 _PING_PAUSE_SECONDS = 0.02
+_TAKE_UP_SECONDS = 0.5  # a server has then begun to read a request
 # A server that queues the hundred answers the last one so much later than a single request.
 _QUEUE_ANSWERS_SECONDS = 60.0
 _BUSY = (429, 503)
@@ -64,6 +65,7 @@ def _half_sent(trial: Trial, server: Serving) -> Iterator[tuple[Connection, byte
     middle = len(body) // 2
     with Connection(server.address) as connection:
         connection.send(begin + body[:middle])
+        connection.awaits(_TAKE_UP_SECONDS)
         yield connection, body[middle:]
 
 

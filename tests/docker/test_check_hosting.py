@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from byoa.local.check.checks import Check
 from byoa.local.check.runs import Result
 from byoa.local.check.trial import Samples, Waits
+from byoa.local.runners.engine import connect
 
 QUICK = Waits(training_seconds=60, training_stop_seconds=15, hosting_stop_seconds=15,
               startup_seconds=30, invocation_seconds=30)
@@ -49,7 +50,7 @@ FAULTS = {
     "ping-under-load": ["not answered within 2 s"],
     "serves-a-read-only-model": ["read-only", "exit code 1"],
     "model-is-left-alone": ["model.cache"],
-    "serves-without-a-network": ["exit code 1"],
+    "serves-without-a-network": ["without a way to the internet", "exit code 1"],
     "serves-without-root": ["1000", "exit code 1"],
     "serves-on-the-given-port": ["SAGEMAKER_BIND_TO_PORT=9000", "0.0.0.0:8080"],
     "several-models-are-served": ["SAGEMAKER_MULTI_MODEL"],
@@ -58,13 +59,14 @@ FAULTS = {
     "sigterm-finishes-requests": ["had begun before SIGTERM", "not answered"],
 }
 WAITS = {"sigterm-ends-it": replace(QUICK, hosting_stop_seconds=4)}
+APART = {"serves-without-a-network"}  # needs something to reach
 # What the good image does not do, so that the check does not apply to it.
 NOT_IN_GOOD = {
     "stream-begins-before-it-ends", "several-models-are-served", "dead-worker-is-noticed",
 }
 
 
-@pytest.mark.parametrize("id", FAULTS)
+@pytest.mark.parametrize("id", [id for id in FAULTS if id not in APART])
 def test_a_fault_of_hosting_is_the_one_failure_and_its_cause_is_named(
     id: str, check_broken: Callable[..., Result]
 ):
@@ -72,6 +74,32 @@ def test_a_fault_of_hosting_is_the_one_failure_and_its_cause_is_named(
     for words in FAULTS[id]:
         assert words in result.verdict.cause, result.verdict
     assert result.cure
+
+
+@pytest.fixture
+def elsewhere(good_image: str) -> Iterator[str]:
+    """Another container, which stands for the internet: host:port."""
+    engine = connect()
+    container = engine.containers.run(
+        good_image, ["-m", "http.server", "7000"], entrypoint="python3", detach=True,
+        labels={"byoa.test": "check"},
+    )
+    try:
+        container.reload()
+        yield f"{container.attrs['NetworkSettings']['IPAddress']}:7000"
+    finally:
+        container.remove(force=True, v=True)
+        engine.close()
+
+
+def test_a_server_that_needs_the_internet_is_found_out(
+    elsewhere: str, check_broken: Callable[..., Result], check_samples: Samples
+):
+    # TRAP-51, TRAP-52: fetched at the start, with network isolation.
+    samples = replace(check_samples, environment={"ELSEWHERE": elsewhere})
+    result = check_broken("serves-without-a-network", samples=samples)
+    for words in FAULTS["serves-without-a-network"]:
+        assert words in result.verdict.cause, result.verdict
 
 
 def test_every_check_of_hosting_has_a_broken_image(hosting: list[Check]):
@@ -83,7 +111,7 @@ def test_the_good_image_passes_every_check_of_hosting(
 ):
     results = check_image(good_image, only=("hosting",))
     outcomes = {each.check.id: each.verdict for each in results}
-    assert {id for id, each in outcomes.items() if each.outcome == "fail"} == set(), outcomes
+    assert {id: each for id, each in outcomes.items() if each.outcome == "fail"} == {}
     assert {id for id, each in outcomes.items() if each.outcome == "skip"} == NOT_IN_GOOD
 
 
@@ -102,7 +130,7 @@ def test_without_samples_it_is_told_what_can_be_told(
     model.joinpath("model.json").write_text("{}")
     results = check_image(good_image, samples=Samples(model=model), only=("hosting",))
     outcomes = {each.check.id: each.verdict for each in results}
-    assert {id for id, each in outcomes.items() if each.outcome == "fail"} == set(), outcomes
+    assert {id: each for id, each in outcomes.items() if each.outcome == "fail"} == {}
     assert outcomes["sample-request-is-answered"].outcome == "skip"
     for id in ("sigterm-finishes-requests", "hundred-requests-at-once", "chunked-body-is-read"):
         assert outcomes[id].outcome == "pass", outcomes[id]
