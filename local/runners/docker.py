@@ -94,6 +94,8 @@ class DockerRunner(Runner):
     def close(self) -> None:
         """Let go of the engine; containers run on."""
         with self._lock:
+            for container in self._containers.values():
+                container.leave()
             if self._client is not None:
                 self._client.close()
 

@@ -81,6 +81,10 @@ class DockerContainer(Container):
         else:
             self._end(state)
 
+    def leave(self) -> None:
+        """Follow it no more: it runs on, and the next server's log goes on where this one's is."""
+        self._pump.leave()
+
     @property
     def handle(self) -> dict[str, Any]:
         return {"runner": "docker", "name": self.name}
@@ -141,6 +145,8 @@ class DockerContainer(Container):
         except Exception as error:  # a thread's exception has no other reader
             log.exception("container %s", self.name)
             self._failure = ByoaError("DOCKER_REFUSED", f"container {self.name}: {error}")
+        if self._failure is not None:
+            self._pump.abandon()
         self._over.set()
 
     def _await_end(self) -> Mapping[str, Any]:

@@ -16,9 +16,10 @@ from typing import Any
 
 import docker.errors
 
-from byoa.local.runners.docker_errors import BROKEN
+from byoa.local.runners.docker_errors import BROKEN, status
 
-# Whatever the engine's own default is, nothing is rotated away before it is read.
+# Whatever the engine's own default is, nothing is rotated away before it is read. Of its drivers
+# `local` would keep bytes that are no text, too, but drops the newline of a line over 16 kB.
 LOG_CONFIG = {
     "type": "json-file", "config": {"max-size": "1000t", "max-file": "1", "compress": "false"}
 }
@@ -43,12 +44,18 @@ class LogPump:
         self._ended = threading.Event()
         self._lock = threading.Lock()  # one stream at a time writes
         self._given_up = False
+        self._left = False
         self._thread = threading.Thread(
             target=self._pump, name=f"docker-log-{container[:12]}", daemon=True
         )
 
     def start(self) -> None:
         self._thread.start()
+
+    def leave(self) -> None:
+        """Write nothing from here on: the next server does."""
+        with self._lock:
+            self._left = self._given_up = True
 
     def finish(self) -> None:
         """Return when the file has everything; call it after the container's end."""
@@ -60,28 +67,37 @@ class LogPump:
         with self._lock:
             self._given_up = True  # of the followed stream: from here on nobody else writes
         deadline = time.monotonic() + FINISH_SECONDS
-        while True:
+        while not self._left:
             try:
                 # A followed stream may end before the last lines: the engine's last entry tells.
                 if self._api.logs(self._container, timestamps=True, tail=1) != self._last:
                     self._copy(follow=False)
                 return
-            except docker.errors.NotFound:
-                return
             except BROKEN as error:
+                if _is_gone(error):
+                    return
                 if time.monotonic() > deadline:
                     log.error("the end of %s cannot be written: %s", self._path, error)
                     return
                 time.sleep(PAUSE_SECONDS)
 
+    def abandon(self) -> None:
+        """Stop following a container that nobody can ask about any more."""
+        self._given_up = True
+        self._ended.set()
+
     def _pump(self) -> None:
+        told = False
         while True:
             try:
                 self._copy(follow=True)
-            except docker.errors.NotFound:
-                return
+                told = False
             except BROKEN as error:
-                log.warning("the log %s is interrupted: %s", self._path, error)
+                if _is_gone(error):
+                    return
+                if not told:
+                    log.warning("the log %s is interrupted: %s", self._path, error)
+                told = True
             if self._ended.wait(PAUSE_SECONDS) or self._given_up:
                 return
 
@@ -99,7 +115,7 @@ class LogPump:
             for entry in stream:
                 data = entry.partition(b" ")[2]
                 with self._lock:
-                    if follow and self._given_up:
+                    if self._left or (follow and self._given_up):
                         return
                     if skip < len(data):
                         _write(file, data[max(0, skip) :])
@@ -111,6 +127,12 @@ class LogPump:
             if stream is not None and not whole:
                 with contextlib.suppress(Exception):  # the SDK reaches for the socket itself
                     stream.close()
+                    stream._response.close()  # which it leaves to the garbage collector
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether somebody removed the container, or is about to."""
+    return isinstance(error, docker.errors.APIError) and status(error) in (404, 409)
 
 
 def _write(file: int, data: bytes) -> None:

@@ -303,6 +303,7 @@ def _environment(
         "HOME": str(scratch / "home"),
         "TMPDIR": str(scratch / "tmp"),
         "LANG": "C.UTF-8",
+        "BYOA_USER": "root",  # of the server; a process keeps the user that it was started by
         **image.environment,
         **spec.environment,
     }

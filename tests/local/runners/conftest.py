@@ -93,7 +93,7 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
     from byoa.container.contract import Layout
     from byoa.local.runners.base import ContainerSpec
 
-    in_docker = "docker_runner" in request.fixturenames or (
+    in_docker = "make_docker_runner" in request.fixturenames or (
         getattr(request.node, "callspec", None) is not None
         and request.node.callspec.params.get("runner") == "docker"
     )
