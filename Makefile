@@ -32,8 +32,10 @@ $(VENV)/dev: $(VENV)/torch
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/demo
 
+# `make demo RUNNER=docker` runs the jobs in containers of the image that `make image` builds.
+RUNNER ?= process
 demo: $(VENV)/demo   ## train, deploy and evaluate on a local SageMaker, without Docker
-	$(BIN)/byoa demo
+	$(BIN)/byoa demo --runner $(RUNNER)
 
 test: $(VENV)/dev    ## run all tests that need no Docker
 	$(BIN)/python -m pytest -n $(WORKERS)
