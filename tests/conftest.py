@@ -19,6 +19,37 @@ import pytest
 # Short limits keep the tests quick; the defaults are the contract's.
 QUICK = {"BYOA_STOP_GRACE": "10", "BYOA_STARTUP_WINDOW": "60"}
 
+# --- which runner: what holds for every runner is tested with each --------------------------------
+
+RUNNERS = ("process", pytest.param("docker", marks=pytest.mark.docker))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "both_runners: with processes, and with containers among the docker tests"
+    )
+    config.addinivalue_line(
+        "markers", "process_only(why): not in containers, though its module is both_runners"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The marker that is nearest to a test decides."""
+    for marker in metafunc.definition.iter_markers():
+        if marker.name in ("both_runners", "process_only"):
+            if marker.name == "both_runners":
+                metafunc.parametrize("runner_kind", RUNNERS)
+            return
+
+
+@pytest.fixture
+def runner_kind() -> str:
+    """"process" or "docker": what runs the containers of this test."""
+    return "process"
+
+
+# --- a server -------------------------------------------------------------------------------------
+
 
 def _clean_environment() -> dict[str, str]:
     """No variable of the machine's AWS or byoa set-up reaches a test, and no engine that happens

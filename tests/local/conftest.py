@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import shutil
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +114,94 @@ def serve_wire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 def wire(serve_wire: Callable[..., Wire]) -> Wire:
     """A wire without operations of its own: tags, records, moto, proxy."""
     return serve_wire()
+
+
+class Processes:
+    """Containers of a state directory that are processes, as somebody beside the server sees and
+    ends them. A name may be the end of one."""
+
+    def __init__(self, home: Path) -> None:
+        self._directory = home / "containers"
+
+    def running(self) -> list[str]:
+        from byoa.local.runners import identity
+
+        return sorted(
+            path.parent.name for path in self._directory.glob("*/child.json")
+            if identity.is_running(**json.loads(path.read_text()))
+        )
+
+    def left(self) -> list[str]:
+        """What is left of containers, running or ended."""
+        return [path.name for path in self._directory.glob("*")]
+
+    def kill(self, name: str = "") -> None:
+        """SIGKILL; returns when it has ended, and the exit is written down."""
+        (path,) = self._directory.glob(f"*{name}")
+        os.killpg(json.loads(path.joinpath("child.json").read_text())["pid"], signal.SIGKILL)
+        end = time.monotonic() + 20
+        while not path.joinpath("exit.json").exists():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def lose(self, name: str = "") -> None:
+        """Kill it, and remove what tells of it."""
+        (path,) = self._directory.glob(f"*{name}")
+        self.kill(name)
+        shutil.rmtree(path)
+
+    def clear(self) -> None:
+        """Nothing: the services that were closed have ended theirs."""
+
+
+class EngineContainers:
+    """The same of containers in an engine."""
+
+    def __init__(self, home: Path) -> None:
+        from byoa.local.runners.docker import DockerRunner
+
+        self._runner = DockerRunner(home)
+        self._runner.connect()
+
+    def running(self) -> list[str]:
+        return sorted(self._runner.running())
+
+    def left(self) -> list[str]:
+        """Containers and networks."""
+        return self._runner.orphans(lambda name: False)
+
+    def kill(self, name: str = "") -> None:
+        self._runner._client.api.kill(self._find(name))
+        self._runner._client.api.wait(self._find(name))
+
+    def lose(self, name: str = "") -> None:
+        self._runner._client.api.remove_container(self._find(name), force=True)
+
+    def clear(self) -> None:
+        """Remove what is left, and let go of the engine."""
+        self._runner.sweep(lambda name: False)
+        self._runner.close()
+
+    def _find(self, name: str) -> str:
+        (found,) = [
+            each["Id"] for each in self._runner._list()
+            if each["Labels"]["byoa.name"].endswith(name)
+        ]
+        return found
+
+
+@pytest.fixture
+def onlooker(runner_kind: str) -> Iterator[Callable[[Path], Any]]:
+    """Gives what runs for a state directory; at the end, after the services, nothing does."""
+    made: list[Any] = []
+
+    def look(home: Path) -> Any:
+        made.append((EngineContainers if runner_kind == "docker" else Processes)(home))
+        return made[-1]
+
+    yield look
+    for each in made:
+        each.clear()
 
 
 def _load_harness() -> Any:

@@ -1,4 +1,4 @@
-"""Training jobs in this process: real buckets, state, processes and log service; no HTTP."""
+"""Training jobs in this process: real buckets, state, containers and log service; no HTTP."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from typing import Any
 import pytest
 
 BUCKET = "tests"
+HEAD = """
+import json, os, pathlib, signal, sys, time
+ml = pathlib.Path(os.environ.get('SAGEMAKER_BASE_DIR', '/opt/ml'))
+"""
+# A container's first process has no handlers but its own: SIGTERM alone would not end it.
+HEAD_OF_FIRST = HEAD + "signal.signal(signal.SIGTERM, lambda *_: os._exit(143))\n"
 
 
 @dataclass
@@ -27,16 +33,19 @@ class Laboratory:
     caller: Any
     logs: Any
     metrics: Any
+    onlooker: Any
+    byoa_image: str  # runs byoa's own programs
+    plain_image: str | None = None  # of the engine, with Python alone; None with processes
     sandbox: str = "off"
     state: Any = None
     buckets: Any = None
-    images: Any = None
     runner: Any = None
     training: Any = None
     closed: bool = field(default=True)
 
     def open(self, *, start: bool = True) -> Laboratory:
         from byoa.local.control.training_jobs import TrainingJobs
+        from byoa.local.runners.docker import DockerRunner
         from byoa.local.runners.images import Images
         from byoa.local.runners.process import ProcessRunner
         from byoa.local.storage.buckets import Buckets
@@ -45,8 +54,10 @@ class Laboratory:
         self.state = State(self.home / "state.sqlite")
         self.buckets = Buckets(self.home)
         self.buckets.create(BUCKET)
-        self.images = Images(self.state)
-        self.runner = ProcessRunner(self.images, self.home, sandbox=self.sandbox)
+        if self.plain_image is None:
+            self.runner = ProcessRunner(Images(self.state), self.home, sandbox=self.sandbox)
+        else:
+            self.runner = DockerRunner(self.home, labels={"byoa.test": "control"})
         self.training = TrainingJobs(
             self.state, self.buckets, self.runner, self.settings, self.logs, self.metrics,
             lambda caller, image: {
@@ -61,6 +72,7 @@ class Laboratory:
     def close(self, **how: Any) -> None:
         if not self.closed:
             self.training.close(**how)
+            self.runner.close()
             self.buckets.close()
             self.state.close()
             self.closed = True
@@ -104,17 +116,29 @@ class Laboratory:
 
     def program(self, source: str) -> dict[str, Any]:
         """AlgorithmSpecification of a Python script, which finds its /opt/ml as `ml`."""
-        path = self.scripts / f"script-{len(list(self.scripts.iterdir()))}.py"
-        head = (
-            "import json, os, pathlib, signal, sys, time\n"
-            "ml = pathlib.Path(os.environ.get('SAGEMAKER_BASE_DIR', '/opt/ml'))\n"
-        )
-        path.write_text(head + textwrap.dedent(source), encoding="utf-8")
+        if self.plain_image is not None:
+            # Longer than an argument may be on the service: the wire would refuse it.
+            source = HEAD_OF_FIRST + textwrap.dedent(source)
+            image, entrypoint = self.plain_image, ["python3", "-c", source]
+        else:
+            path = self.scripts / f"script-{len(list(self.scripts.iterdir()))}.py"
+            path.write_text(HEAD + textwrap.dedent(source), encoding="utf-8")
+            image, entrypoint = self.byoa_image, [sys.executable, str(path)]
         return {
-            "TrainingImage": "byoa:latest",
-            "TrainingInputMode": "File",
-            "ContainerEntrypoint": [sys.executable, str(path)],
+            "TrainingImage": image, "TrainingInputMode": "File", "ContainerEntrypoint": entrypoint,
         }
+
+    def ml(self, name: str, host: str = "algo-1") -> Path:
+        """What a host of a job has as /opt/ml, on this machine."""
+        job = f"training-{self.caller.account}-{self.caller.region}/{name}"
+        return self.home / "jobs" / job / host / "ml"
+
+    def until_ended(self, timeout: float = 20.0) -> None:
+        """Wait until no container runs."""
+        end = time.monotonic() + timeout
+        while self.onlooker.running():
+            assert time.monotonic() < end, self.onlooker.running()
+            time.sleep(0.02)
 
     def streams(self, name: str) -> dict[str, list[str]]:
         """The job's log streams and their lines."""
@@ -161,11 +185,15 @@ def cloudwatch() -> tuple[Any, Any]:
 
 @pytest.fixture
 def new_laboratory(
-    tmp_path: Path, cloudwatch: tuple[Any, Any]
+    tmp_path: Path, cloudwatch: tuple[Any, Any], runner_kind: str, onlooker: Callable[[Path], Any],
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Laboratory]]:
     from byoa.local.settings import Caller, Settings
 
     made: list[Laboratory] = []
+    images = ("byoa:latest",) if runner_kind == "process" else (
+        request.getfixturevalue("torch_free_image"), request.getfixturevalue("base_image")
+    )
 
     def make(sandbox: str = "off", **settings: Any) -> Laboratory:
         home, scripts = tmp_path / f"home-{len(made)}", tmp_path / "scripts"
@@ -176,7 +204,7 @@ def new_laboratory(
         laboratory = Laboratory(
             home, scripts,
             Settings(home=home, **{"stop_grace": 10.0, **settings}),
-            caller, logs, metrics, sandbox,
+            caller, logs, metrics, onlooker(home), *images, sandbox=sandbox,
         )
         made.append(laboratory)
         return laboratory.open()

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.both_runners
+
 TREE = """
 def tree(path):
     return {str(p.relative_to(path)): p.read_text() for p in sorted(path.rglob('*')) if p.is_file()}
@@ -53,6 +55,7 @@ def test_keys_below_a_prefix_keep_their_structure(
     }
 
 
+@pytest.mark.process_only("it is about what is copied, and not about who reads it")
 def test_a_whole_bucket_may_be_a_channel(laboratory: Any, job: Any, channel: Any) -> None:
     laboratory.buckets.create("whole")
     laboratory.buckets.put_bytes("whole", "x/y", b"1")
@@ -76,6 +79,7 @@ def test_a_manifest_lists_the_objects(laboratory: Any, job: Any, put: Any) -> No
     assert seen(laboratory, "manifest") == {"m": {"a/1": "one", "a/2": "two"}}
 
 
+@pytest.mark.process_only("no container starts")
 @pytest.mark.parametrize(
     ("manifest", "reason"),
     [
@@ -105,6 +109,7 @@ def test_a_malformed_manifest_fails_the_job(
     assert laboratory.lines("malformed") == []
 
 
+@pytest.mark.process_only("no container starts")
 @pytest.mark.parametrize("uri", ["s3://tests/none/", "s3://no-such-bucket/x"])
 def test_nothing_under_the_prefix_fails_while_downloading(
     laboratory: Any, job: Any, channel: Any, uri: str
@@ -153,6 +158,7 @@ def test_a_program_that_writes_to_its_input_does_not_change_the_bucket(
     assert laboratory.get("d/a") == b"original"
 
 
+@pytest.mark.process_only("no container starts")
 def test_a_key_that_would_leave_the_channel_is_refused(
     laboratory: Any, job: Any, channel: Any
 ) -> None:

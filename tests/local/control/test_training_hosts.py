@@ -12,6 +12,8 @@ import pytest
 
 from byoa.local.control.training_container import hosts_of
 
+pytestmark = pytest.mark.both_runners
+
 FIXTURES = Path(__file__).parents[2] / "container" / "fixtures"
 GROUP = "/aws/sagemaker/TrainingJobs"
 
@@ -46,7 +48,7 @@ first = hosts[0]
 @pytest.fixture
 def cluster(new_laboratory: Any) -> Any:
     laboratory = new_laboratory("auto")
-    if laboratory.runner.no_sandbox is not None:
+    if laboratory.runner.name == "process" and laboratory.runner.no_sandbox is not None:
         pytest.skip(f"no namespaces here: {laboratory.runner.no_sandbox}")
     return laboratory
 
@@ -97,12 +99,26 @@ def test_two_hosts_find_each_other_by_name_and_work_together(cluster: Any, submi
 
 
 def test_each_host_reads_who_it_is(cluster: Any, submit: Any) -> None:
-    """TRAIN-60, TRAIN-61, TRAIN-63: the interface is one that this host has."""
+    """TRAIN-60, TRAIN-61, TRAIN-63, TRAIN-65: the interface is one that this host has; names may
+    come late."""
     submit("who", """
 print(json.dumps(resources))
 print(resources['network_interface_name'] in [name for _, name in socket.if_nameindex()])
-for host in hosts: print(host, socket.gethostbyname(host) != '')
+def known(host):
+    end = time.monotonic() + 20
+    while True:
+        try:
+            return socket.gethostbyname(host) != ''
+        except OSError:  # its container has not started yet
+            assert time.monotonic() < end, host
+            time.sleep(0.05)
+for host in hosts: print(host, known(host), flush=True)
+while not (ml / 'input/go').exists(): time.sleep(0.02)
 """, count=3)
+    for host in ("algo-1", "algo-2", "algo-3"):
+        until_all_printed(cluster, "who", f"{host} True", 3)
+    for host in ("algo-1", "algo-2", "algo-3"):
+        (cluster.ml("who", host) / "input/go").touch()
     assert cluster.wait("who")["TrainingJobStatus"] == "Completed"
     import json
 
@@ -120,6 +136,7 @@ for host in hosts: print(host, socket.gethostbyname(host) != '')
         assert lines[1:] == ["True", "algo-1 True", "algo-2 True", "algo-3 True"]
 
 
+@pytest.mark.process_only("no container starts")
 def test_hosts_are_in_the_order_of_a_dictionary() -> None:
     """TRAIN-62, TRAP-15."""
     hosts = hosts_of({"ResourceConfig": {"InstanceCount": 11}})
@@ -338,8 +355,7 @@ def start_waiting(laboratory: Any, submit: Any, name: str) -> Path:
     submit(name, WAITING, specification={"MetricDefinitions": METRICS},
            CheckpointConfig={"S3Uri": "s3://tests/ck"})
     until_all_printed(laboratory, name, "loss=1.0")
-    job = f"training-{laboratory.caller.account}-{laboratory.caller.region}/{name}"
-    return laboratory.home / "jobs" / job / "algo-1/ml/input/go"
+    return laboratory.ml(name) / "input/go"
 
 
 def test_all_hosts_are_adopted_by_the_next_server(cluster: Any, submit: Any) -> None:
@@ -361,7 +377,7 @@ def test_all_hosts_are_adopted_by_the_next_server(cluster: Any, submit: Any) -> 
     assert cluster.archive("output/adopted/output/model.tar.gz") == {"algo-1": b"", "algo-2": b""}
     assert cluster.keys("ck/") == ["ck/algo-1-0", "ck/algo-2-0"]
     cluster.close()  # the record is written before the containers are removed
-    assert list((cluster.home / "containers").iterdir()) == []
+    assert cluster.onlooker.left() == []
 
 
 def test_a_host_that_the_killed_server_had_not_started_is_started_by_the_next(
@@ -399,31 +415,16 @@ def test_a_host_that_the_killed_server_had_not_started_is_started_by_the_next(
 def test_a_job_whose_second_host_is_gone_fails_and_leaves_no_process(
     cluster: Any, submit: Any
 ) -> None:
-    import os
-    import shutil
-    import signal
-
-    from byoa.local.runners import identity
-
-    submit("gone", "print(os.getpid(), flush=True)\ntime.sleep(60)")
-    end = time.monotonic() + 30
-    while len(by_host(cluster, "gone")) < 2:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    pids = {host: int(lines[0]) for host, lines in by_host(cluster, "gone").items()}
+    submit("gone", "print('ready', flush=True)\ntime.sleep(60)")
+    until_all_printed(cluster, "gone", "ready")
+    assert len(cluster.onlooker.running()) == 2
     cluster.close(keep_running=True)
-    os.killpg(pids["algo-2"], signal.SIGKILL)
-    (left,) = (cluster.home / "containers").glob("*algo-2")
-    while not left.joinpath("exit.json").exists():
-        time.sleep(0.02)
-    shutil.rmtree(left)
+    cluster.onlooker.lose("algo-2")
     cluster.open()
     described = cluster.wait("gone")
 
     assert described["FailureReason"].startswith("InternalServerError: ")
-    while identity.start_time(pids["algo-1"]) is not None:
-        assert time.monotonic() < end + 30
-        time.sleep(0.02)
+    cluster.until_ended()
 
 
 def test_a_shutdown_stops_every_host(cluster: Any, submit: Any) -> None:
@@ -435,7 +436,7 @@ def test_a_shutdown_stops_every_host(cluster: Any, submit: Any) -> None:
     assert cluster.archive("output/shutdown/output/model.tar.gz") == {
         "algo-1": b"", "algo-2": b"",
     }
-    assert list((cluster.home / "containers").iterdir()) == []
+    assert cluster.onlooker.left() == []
 
 
 def test_the_streams_of_all_hosts_come_back_and_go_with_the_job(
@@ -492,20 +493,45 @@ def test_two_jobs_may_use_the_same_port(cluster: Any, submit: Any) -> None:
         assert by_host(cluster, name)["algo-1"] == [f"{name} algo-2"]
 
 
+MEETING = """
+import socket, time
+from summing import Summing
+
+class Meeting(Summing):
+    def _return(self, run):
+        address = run.hosts.hosts[0], 7777
+        if run.hosts.rank == 0:  # it stays until the other has come: its name goes with it
+            with socket.create_server(address) as listener:
+                listener.accept()[0].close()
+            return
+        for _ in range(200):
+            try:
+                return socket.create_connection(address, 5).close()
+            except OSError:
+                time.sleep(0.05)
+        raise TimeoutError("the first host does not listen")
+"""
+
+
 def test_an_algorithm_of_several_hosts_trains_by_byoa_s_own_entrypoint(
     cluster: Any, training_request: Any, channel: Any
 ) -> None:
     """TRAIN-65, TRAIN-194: the plan says who is who; the first host prints the metrics."""
     cluster.buckets.put_bytes("tests", "sum/code/summing.py",
                               FIXTURES.joinpath("summing.py").read_bytes())
+    cluster.buckets.put_bytes("tests", "sum/code/meeting.py", MEETING.encode())
     cluster.buckets.put_bytes("tests", "sum/data/a.csv", b"1,2\n")
     cluster.buckets.put_bytes("tests", "sum/data/b.csv", b"3,4\n")
     data = channel("train", "s3://tests/sum/data/")
     data["DataSource"]["S3DataSource"]["S3DataDistributionType"] = "ShardedByS3Key"
     cluster.call("CreateTrainingJob", **training_request(
-        "summing", InputDataConfig=[data, channel("code", "s3://tests/sum/code/")],
+        "summing",
+        AlgorithmSpecification={
+            "TrainingImage": cluster.byoa_image, "TrainingInputMode": "File",
+        },
+        InputDataConfig=[data, channel("code", "s3://tests/sum/code/")],
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1},
-        Environment={"BYOA_ALGORITHM": "summing:Summing",
+        Environment={"BYOA_ALGORITHM": "meeting:Meeting",
                      "PYTHONPATH": "/opt/ml/input/data/code"},
     ))
     described = cluster.wait("summing")
@@ -519,10 +545,14 @@ def test_an_algorithm_of_several_hosts_trains_by_byoa_s_own_entrypoint(
 
 
 def test_torch_meets_over_the_interface_that_the_hosts_are_told(
-    cluster: Any, submit: Any
+    cluster: Any, submit: Any, request: pytest.FixtureRequest
 ) -> None:
     """TRAIN-63, DIST-10."""
-    pytest.importorskip("torch")
+    if cluster.runner.name == "process":
+        pytest.importorskip("torch")
+        image = {}
+    else:
+        image = {"TrainingImage": request.getfixturevalue("byoa_image")}
     submit("gloo", """
 os.environ['GLOO_SOCKET_IFNAME'] = resources['network_interface_name']
 import torch, torch.distributed
@@ -532,7 +562,7 @@ total = torch.tensor([hosts.index(me) + 1.0])
 torch.distributed.all_reduce(total)
 print(total.item())
 torch.distributed.destroy_process_group()
-""")
+""", specification=image)
     described = cluster.wait("gloo", timeout=90)
 
     assert described["TrainingJobStatus"] == "Completed", cluster.streams("gloo")

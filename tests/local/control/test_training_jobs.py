@@ -1,4 +1,4 @@
-"""Training jobs end to end: real processes, real buckets, the log service as clients read it."""
+"""Training jobs end to end: real containers, real buckets, the log service as clients read it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from byoa.local.errors import ResourceInUse, ValidationException
 MODEL = "(ml / 'model' / 'weights').write_text('w')"
 
 
+@pytest.mark.both_runners
 def test_a_job_runs_its_program_and_leaves_its_model_in_s3(laboratory: Any, job: Any) -> None:
     """ALG-01, TRAIN-130, TRAIN-140."""
     described = job("first", f"{MODEL}; print('hello from the job')")
@@ -24,6 +25,7 @@ def test_a_job_runs_its_program_and_leaves_its_model_in_s3(laboratory: Any, job:
     assert laboratory.lines("first") == ["hello from the job"]
 
 
+@pytest.mark.both_runners
 def test_the_timeline_has_every_status_with_message_and_touching_times(
     laboratory: Any, job: Any
 ) -> None:
@@ -49,6 +51,7 @@ def test_the_timeline_has_every_status_with_message_and_touching_times(
     assert described["TrainingTimeInSeconds"] == described["BillableTimeInSeconds"] == 1
 
 
+@pytest.mark.both_runners
 def test_the_container_finds_the_platforms_files_byte_for_byte(
     laboratory: Any, job: Any, channel: Any
 ) -> None:
@@ -85,7 +88,7 @@ def test_the_container_finds_the_platforms_files_byte_for_byte(
         '{"current_host":"algo-1","current_instance_type":"ml.m5.large",'
         '"current_group_name":"homogeneousCluster","hosts":["algo-1"],"instance_groups":'
         '[{"instance_group_name":"homogeneousCluster","instance_type":"ml.m5.large",'
-        '"hosts":["algo-1"]}],'  # TRAIN-63: processes of one machine have no eth0 in common
+        '"hosts":["algo-1"]}],'  # TRAIN-63: eth0, which processes of one machine have not in common
         f'"network_interface_name":"{laboratory.runner.interface("byoa:latest")}","topology":null}}'
     )
     assert json.loads(files["metric-definition-regex.json"]) == [
@@ -102,6 +105,7 @@ def test_the_container_finds_the_platforms_files_byte_for_byte(
     assert "intermediate" not in directories  # TRAIN-33
 
 
+@pytest.mark.both_runners
 def test_a_job_without_channels_metrics_or_hyperparameters_has_empty_documents(
     laboratory: Any, job: Any
 ) -> None:
@@ -115,6 +119,7 @@ def test_a_job_without_channels_metrics_or_hyperparameters_has_empty_documents(
     assert laboratory.lines("empty") == ["b'{}'", "b'{}'", "b'[]'"]
 
 
+@pytest.mark.both_runners
 def test_hyperparameters_and_environment_survive_exactly(laboratory: Any, job: Any) -> None:
     """TRAIN-40, TRAIN-83: booleans, lists, spaces, quotes, unicode, shell syntax."""
     values = {
@@ -137,6 +142,7 @@ def test_hyperparameters_and_environment_survive_exactly(laboratory: Any, job: A
     assert described["HyperParameters"] == values
 
 
+@pytest.mark.both_runners
 def test_the_platforms_variables_are_set_and_win(laboratory: Any, job: Any) -> None:
     """TRAIN-80, TRAIN-81, TRAIN-83; nothing of the server's own environment comes in."""
     described = job(
@@ -152,7 +158,10 @@ def test_the_platforms_variables_are_set_and_win(laboratory: Any, job: Any) -> N
     assert found["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9"
     assert found["AWS_ACCESS_KEY_ID"]
     assert found["MINE"] == "kept"
-    assert found["SAGEMAKER_BASE_DIR"].endswith("/variables/algo-1/ml")
+    if laboratory.runner.name == "process":
+        assert found["SAGEMAKER_BASE_DIR"].endswith("/variables/algo-1/ml")
+    else:  # /opt/ml is where it is, and the variable is anybody's
+        assert found["SAGEMAKER_BASE_DIR"] == "/x"
     assert "PYTEST_CURRENT_TEST" not in found
 
 
@@ -192,6 +201,7 @@ def test_describe_echoes_the_request_with_the_services_defaults(
     assert laboratory.state.tags(described["TrainingJobArn"]) == {"team": "a"}
 
 
+@pytest.mark.both_runners
 def test_a_name_is_taken_until_the_job_is_deleted(
     laboratory: Any, job: Any, training_request: Any
 ) -> None:

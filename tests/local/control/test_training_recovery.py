@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from byoa.local.runners import identity
+pytestmark = pytest.mark.both_runners
 
 
-def waiting(laboratory: Any) -> tuple[dict[str, Any], Any]:
-    """A program that prints, waits for a file, prints and ends with a model; and the file."""
-    go = laboratory.scripts / "go"
-    source = (
-        "print('pid', os.getpid(), flush=True)\nprint('loss=1.0', flush=True)\n"
-        f"go = pathlib.Path({str(go)!r})\n"
-        "while not go.exists(): time.sleep(0.02)\n"
-        "print('loss=0.5')\n(ml / 'model' / 'weights').write_text('w')\n"
-    )
-    return laboratory.program(source), go
+WAITING = """
+print('process', os.getpid(), time.time_ns(), flush=True)
+print('loss=1.0', flush=True)
+while not (ml / 'input/go').exists(): time.sleep(0.02)
+print('loss=0.5')
+(ml / 'model' / 'weights').write_text('w')
+"""
 
 
-def create(laboratory: Any, training_request: Any, name: str, **members: Any) -> tuple[int, Any]:
-    program, go = waiting(laboratory)
+def create(laboratory: Any, training_request: Any, name: str, **members: Any) -> tuple[str, Path]:
+    """A job that waits for a file: the line that tells its process from another, and the file."""
+    program = laboratory.program(WAITING)
     program["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]
     laboratory.call(
         "CreateTrainingJob",
         **training_request(name, AlgorithmSpecification=program, **members),
     )
     laboratory.until_printed(name, "loss=1.0")
-    return int(laboratory.lines(name)[0].split()[1]), go
+    return laboratory.lines(name)[0], laboratory.ml(name) / "input/go"
 
 
 def forget_logs(laboratory: Any) -> None:
@@ -45,10 +41,10 @@ def test_a_running_job_is_adopted_and_goes_on_to_its_end(
     laboratory: Any, training_request: Any
 ) -> None:
     """pain 3; logs and metrics are those of the whole job."""
-    pid, go = create(laboratory, training_request, "adopted")
+    process, go = create(laboratory, training_request, "adopted")
     laboratory.close(keep_running=True)
     forget_logs(laboratory)
-    assert identity.start_time(pid) is not None
+    assert len(laboratory.onlooker.running()) == 1
     laboratory.open()
     laboratory.until_printed("adopted", "loss=1.0")
     assert laboratory.describe("adopted")["SecondaryStatus"] == "Training"
@@ -56,13 +52,14 @@ def test_a_running_job_is_adopted_and_goes_on_to_its_end(
     described = laboratory.wait("adopted")
 
     assert described["TrainingJobStatus"] == "Completed"
-    assert laboratory.lines("adopted") == [f"pid {pid}", "loss=1.0", "loss=0.5"]
+    assert laboratory.lines("adopted") == [process, "loss=1.0", "loss=0.5"]
     assert described["FinalMetricDataList"][0]["Value"] == 0.5
     statuses = [entry["Status"] for entry in described["SecondaryStatusTransitions"]]
     assert statuses == ["Starting", "Downloading", "Training", "Uploading", "Completed"]
     assert laboratory.keys("output/adopted/") == ["output/adopted/output/model.tar.gz"]
 
 
+@pytest.mark.process_only("byoa 0.1 knew no Docker")
 def test_a_job_that_byoa_0_1_started_is_adopted(laboratory: Any, training_request: Any) -> None:
     """Its record names one container and one stream, and no host."""
     _, go = create(laboratory, training_request, "former")
@@ -96,30 +93,25 @@ def test_a_job_that_byoa_0_1_started_is_adopted(laboratory: Any, training_reques
 def test_a_job_that_ended_while_no_server_ran_is_finished(
     laboratory: Any, training_request: Any
 ) -> None:
-    pid, go = create(laboratory, training_request, "meanwhile")
+    process, go = create(laboratory, training_request, "meanwhile")
     laboratory.close(keep_running=True)
     forget_logs(laboratory)
     go.touch()
-    while identity.start_time(pid) is not None:
-        time.sleep(0.02)
+    laboratory.until_ended()
     laboratory.open()
     described = laboratory.wait("meanwhile")
 
     assert described["TrainingJobStatus"] == "Completed"
-    assert laboratory.lines("meanwhile") == [f"pid {pid}", "loss=1.0", "loss=0.5"]
+    assert laboratory.lines("meanwhile") == [process, "loss=1.0", "loss=0.5"]
     assert laboratory.keys("output/meanwhile/") == ["output/meanwhile/output/model.tar.gz"]
 
 
 def test_a_job_whose_container_is_gone_fails_with_the_reason(
     laboratory: Any, training_request: Any
 ) -> None:
-    pid, _ = create(laboratory, training_request, "gone")
+    create(laboratory, training_request, "gone")
     laboratory.close(keep_running=True)
-    os.killpg(pid, signal.SIGKILL)
-    while identity.start_time(pid) is not None:
-        time.sleep(0.02)
-    time.sleep(0.2)
-    shutil.rmtree(laboratory.home / "containers")
+    laboratory.onlooker.lose()
     laboratory.open()
     described = laboratory.wait("gone")
 
@@ -130,16 +122,16 @@ def test_a_job_whose_container_is_gone_fails_with_the_reason(
 
 def test_a_stop_that_was_under_way_goes_on(laboratory: Any, training_request: Any) -> None:
     """TRAIN-151."""
-    pid, _ = create(laboratory, training_request, "stopping")
+    create(laboratory, training_request, "stopping")
     laboratory.close(keep_running=True)
     laboratory.open(start=False)
     laboratory.call("StopTrainingJob", TrainingJobName="stopping")
-    assert identity.start_time(pid) is not None
+    assert len(laboratory.onlooker.running()) == 1
     laboratory.training.start()
     described = laboratory.wait("stopping")
 
     assert described["TrainingJobStatus"] == "Stopped"
-    assert identity.start_time(pid) is None
+    assert laboratory.onlooker.running() == []
 
 
 def test_a_job_that_had_not_started_its_container_starts_again(
@@ -177,7 +169,7 @@ def test_a_job_that_had_not_started_its_container_starts_again(
 def test_a_job_is_not_run_twice_when_the_server_died_just_after_starting_it(
     laboratory: Any, training_request: Any
 ) -> None:
-    pid, go = create(laboratory, training_request, "once")
+    process, go = create(laboratory, training_request, "once")
     laboratory.close(keep_running=True)
     laboratory.open(start=False)
     laboratory.state.mutate(
@@ -189,8 +181,8 @@ def test_a_job_is_not_run_twice_when_the_server_died_just_after_starting_it(
     described = laboratory.wait("once")
 
     assert described["TrainingJobStatus"] == "Completed"
-    assert laboratory.lines("once").count(f"pid {pid}") >= 1
-    assert len([line for line in set(laboratory.lines("once")) if "pid" in line]) == 1
+    assert laboratory.lines("once").count(process) >= 1
+    assert len([line for line in set(laboratory.lines("once")) if "process" in line]) == 1
 
 
 def test_the_runtime_limit_counts_the_time_without_a_server(
@@ -211,16 +203,16 @@ def test_an_orderly_shutdown_stops_jobs_and_keeps_what_they_have(
     laboratory: Any, training_request: Any
 ) -> None:
     """`byoa up` leaves no process behind."""
-    pid, _ = create(laboratory, training_request, "shutdown")
+    create(laboratory, training_request, "shutdown")
     laboratory.close(timeout=2.0)
-    assert identity.start_time(pid) is None
+    assert laboratory.onlooker.running() == []
     laboratory.open()
     described = laboratory.describe("shutdown")
 
     assert described["TrainingJobStatus"] == "Stopped"
     assert "shut down" in described["SecondaryStatusTransitions"][-1]["StatusMessage"]
     assert laboratory.keys("output/shutdown/") == ["output/shutdown/output/model.tar.gz"]
-    assert list((laboratory.home / "containers").iterdir()) == []
+    assert laboratory.onlooker.left() == []
 
 
 def test_a_shutdown_kills_what_does_not_stop(laboratory: Any, training_request: Any) -> None:
@@ -229,17 +221,17 @@ def test_a_shutdown_kills_what_does_not_stop(laboratory: Any, training_request: 
         **training_request(
             "stubborn", AlgorithmSpecification=laboratory.program(
                 "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-                "print(os.getpid(), flush=True)\ntime.sleep(60)"
+                "print('ready', flush=True)\ntime.sleep(60)"
             ),
         ),
     )
-    laboratory.until("stubborn", lambda job: bool(laboratory.lines("stubborn")))
-    pid = int(laboratory.lines("stubborn")[0])
+    laboratory.until_printed("stubborn", "ready")
     laboratory.close(timeout=0.3)
 
-    assert identity.start_time(pid) is None
+    assert laboratory.onlooker.running() == []
 
 
+@pytest.mark.process_only("no container is involved")
 def test_the_logs_of_ended_jobs_are_there_after_a_restart(laboratory: Any, job: Any) -> None:
     """pain 31: the log service keeps nothing on disk, the files do."""
     job("early", "print('first'); print(); print('drei: ß')")
@@ -254,6 +246,7 @@ def test_the_logs_of_ended_jobs_are_there_after_a_restart(laboratory: Any, job: 
     assert laboratory.describe("later") == described
 
 
+@pytest.mark.process_only("no container is involved")
 def test_a_deleted_jobs_log_is_not_the_next_ones_of_the_name(laboratory: Any, job: Any) -> None:
     """WIRE-22: the SDK takes the first stream below the name."""
     job("reused", "print('old')")
@@ -265,6 +258,7 @@ def test_a_deleted_jobs_log_is_not_the_next_ones_of_the_name(laboratory: Any, jo
     assert laboratory.lines("reused") == ["new"]
 
 
+@pytest.mark.process_only("no container is involved")
 def test_what_a_server_killed_at_a_jobs_end_left_is_cleared(laboratory: Any, job: Any) -> None:
     """pain 40."""
     job("ended", "(ml / 'model' / 'x').touch()")

@@ -8,6 +8,8 @@ import pytest
 
 from byoa.local.errors import ResourceInUse, ValidationException
 
+pytestmark = pytest.mark.both_runners
+
 PATIENT = """
 def stop(number, frame):
     (ml / 'model' / 'saved').write_text('partial')
@@ -71,6 +73,7 @@ def test_a_job_that_ignores_sigterm_is_killed_after_the_grace(
     assert laboratory.archive("output/stubborn/output/model.tar.gz") == {"kept": b""}
 
 
+@pytest.mark.process_only("no container runs when the request comes")
 def test_an_ended_job_cannot_be_stopped(laboratory: Any, job: Any) -> None:
     """TRAIN-154, WIRE-06."""
     job("over", "sys.exit(1)")
@@ -82,6 +85,7 @@ def test_an_ended_job_cannot_be_stopped(laboratory: Any, job: Any) -> None:
     )
 
 
+@pytest.mark.process_only("no container starts")
 def test_a_job_stopped_before_its_container_starts_never_runs(
     laboratory: Any, training_request: Any, channel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,21 +129,19 @@ def test_two_jobs_run_side_by_side(laboratory: Any, training_request: Any) -> No
             "CreateTrainingJob",
             **training_request(
                 name, AlgorithmSpecification=laboratory.program(
-                    f"open({str(laboratory.home)!r} + '/{name}', 'w').close()\n"
-                    f"other = {str(laboratory.home)!r} + '/"
-                    f"{'right' if name == 'left' else 'left'}'\n"
-                    "end = time.monotonic() + 20\n"
-                    "while not os.path.exists(other) and time.monotonic() < end:\n"
-                    "    time.sleep(0.01)\n"
-                    "sys.exit(0 if os.path.exists(other) else 1)"
+                    "print('ready', flush=True)\n"
+                    "while not (ml / 'input/go').exists(): time.sleep(0.02)"
                 ),
             ),
         )
+    for name in ("left", "right"):
+        laboratory.until_printed(name, "ready")
+    for name in ("left", "right"):
+        (laboratory.ml(name) / "input/go").touch()
+        assert laboratory.wait(name)["TrainingJobStatus"] == "Completed"
 
-    assert laboratory.wait("left")["TrainingJobStatus"] == "Completed"
-    assert laboratory.wait("right")["TrainingJobStatus"] == "Completed"
 
-
+@pytest.mark.process_only("no container starts")
 def test_nothing_is_run_after_close(laboratory: Any, training_request: Any) -> None:
     laboratory.training.close()
     with pytest.raises(Exception, match="shut down"):
