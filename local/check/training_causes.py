@@ -18,11 +18,13 @@ from byoa.local.check.training_runs import TrainingRun
 
 EXIT_SIGBUS, EXIT_SIGSEGV = 135, 139
 # "ValueError: …" and "botocore.exceptions.NoCredentialsError: …" at the start of a line.
-_EXCEPTION = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)$", re.MULTILINE)
+_EXCEPTION = re.compile(
+    r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)(?::.*)?)$", re.MULTILINE
+)
 _LOST_INTERPRETER = re.compile(r"(\S+)\\r|\^M|\r['’]?: (?:no such file|not found)", re.IGNORECASE)
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _NETWORK = re.compile(
-    r"pip|Max retries exceeded|Temporary failure in name resolution|Name or service not known"
+    r"\bpip\b|Max retries exceeded|Temporary failure in name resolution|Name or service not known"
     r"|Could not connect to the endpoint|Connect timeout|169\.254\.|Network is unreachable"
     r"|Failed to establish a new connection|EndpointConnectionError",
 )

@@ -36,7 +36,7 @@ class Stop:
 
     run: runs.TrainingRun
     seconds: float  # from the signal to the end
-    first: Process | None
+    first: Process
     children: tuple[Process, ...]
     catches: bool | None  # whether the first process handles SIGTERM; None where unknown
     ignores: bool | None
@@ -50,7 +50,7 @@ def stopped(trial: Trial) -> Stop:
 
 def _stop(trial: Trial) -> Stop:
     given = dict(trial.samples.hyperparameters)
-    for values in (_stretched(given), given):
+    for values in (stretched(given), given):
         if values is None:
             continue
         stop = _attempt(trial, values)
@@ -59,7 +59,7 @@ def _stop(trial: Trial) -> Stop:
     raise NotApplicable(_TOO_SHORT)
 
 
-def _stretched(values: dict[str, str]) -> dict[str, str] | None:
+def stretched(values: dict[str, str]) -> dict[str, str] | None:
     """The hyperparameters with counts of work multiplied; None where there is none."""
     changed = dict(values)
     for name, value in values.items():
@@ -81,19 +81,19 @@ def _attempt(trial: Trial, hyperparameters: dict[str, str]) -> Stop | None:
     speaks = _speaks(box, _BEGIN_SECONDS + _SLOWER * plain)
     silent = None if speaks else time.monotonic() - begun
     # A program may print before its handler is there, but not for longer than it trains.
-    if not _handles(box, min(_SETTLE_SECONDS, plain / 2)):
+    running = _handles(box, min(_SETTLE_SECONDS, plain / 2))
+    processes = box.processes() if running else []
+    if not processes:  # it has ended, though the engine may not say so yet
         box.remove()
         return None
-    processes = box.processes()
-    first = processes[0] if processes else None
-    catches, ignores = (None, None) if first is None else _dispositions(first.pid)
+    catches, ignores = _dispositions(processes[0].pid)
     box.terminate()
     sent = time.monotonic()
     grace = trial.limits.training_stop_seconds
     ended = box.wait(grace)
     seconds = time.monotonic() - sent
     run = runs.record(box, ended, sent - begun, grace, [])
-    return Stop(run, seconds, first, tuple(processes[1:]), catches, ignores, silent)
+    return Stop(run, seconds, processes[0], tuple(processes[1:]), catches, ignores, silent)
 
 
 def _speaks(box: Box, timeout: float) -> bool:

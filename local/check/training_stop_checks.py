@@ -24,8 +24,8 @@ def stop_in_time(trial: Trial) -> Verdict:
     if stop.run.exit is not None:
         return passed(f"exit code {stop.run.exit.code} after {stop.seconds:.1f} s")
     limit = f"{stop.run.limit:g} s after SIGTERM it still ran and was killed"
-    first = " ".join(stop.first.argv) if stop.first else ""
-    if stop.first is not None and _is_shell(stop.first) and stop.children:
+    first = " ".join(stop.first.argv)
+    if _is_shell(stop.first) and stop.children:
         child = " ".join(stop.children[0].argv)
         return failed(
             f"{limit}: the first process is the shell `{first}`, which does not pass signals on to"

@@ -141,11 +141,13 @@ def test_without_samples_what_can_be_told_is_told(
 
 
 def test_a_run_that_ends_too_soon_to_be_stopped_is_said_to_be(
-    good_image: str, check_image: Callable[..., list[Result]], check_samples: Samples
+    build_image: Callable[..., str], good_image: str, check_image: Callable[..., list[Result]],
+    check_samples: Samples,
 ) -> None:
     """CHK-03: nobody can tell, so neither pass nor failure is made up."""
+    image = build_image(BROKEN / "stop-in-time", GOOD=good_image, FAULT="too_soon.py")
     samples = replace(check_samples, hyperparameters={"epochs": "0"})
-    results = check_image(good_image, samples=samples, only=("stop-in-time",), waits=QUICK)
+    results = check_image(image, samples=samples, only=("stop-in-time",), waits=QUICK)
     verdict = results[-1].verdict
     assert (verdict.outcome, "train longer" in verdict.cause) == (SKIP, True)
 
