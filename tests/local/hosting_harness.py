@@ -1,12 +1,14 @@
 """The hosting half of the local SageMaker on a free port, with a small model server as container.
 
-As a program, `hosting_harness.py HOME` prints its URL: a server that a test may kill.
+As a program, `hosting_harness.py HOME IMAGE` prints its URL: a server that a test may kill. Where
+IMAGE is not `stub:latest`, it is an engine's, and Docker runs it.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -29,6 +31,7 @@ from byoa.local.control.endpoint_configs import EndpointConfigs
 from byoa.local.control.endpoint_instances import Platform
 from byoa.local.control.endpoints import Endpoints
 from byoa.local.control.models import Models
+from byoa.local.runners.docker import DockerRunner
 from byoa.local.runners.images import Image, Images
 from byoa.local.runners.process import ProcessRunner
 from byoa.local.runtime.invocation_metrics import InvocationMetrics
@@ -42,6 +45,12 @@ CALLER = Caller("123456789012", "us-west-2")
 BUCKET = "models"
 IMAGE = "stub:latest"
 SERVER = Path(__file__).with_name("model_server.py")
+DOCKERFILE = """
+ARG BASE_IMAGE
+FROM $BASE_IMAGE
+COPY model_server.py /
+ENTRYPOINT ["python3", "-S", "/model_server.py"]
+"""
 
 
 class StubImages(Images):
@@ -86,6 +95,7 @@ class Clients:
     """boto3 as its users have it, and the steps that most tests begin with."""
 
     url: str
+    image: str = IMAGE
     open: list[Any] = field(default_factory=list)
 
     def client(self, service: str, **config: Any) -> Any:
@@ -102,7 +112,7 @@ class Clients:
         self.runtime = self.client("sagemaker-runtime")
 
     def create_model(self, name: str, *, data: str | None = None, **environment: str) -> str:
-        container = {"Image": IMAGE, "Environment": environment}
+        container = {"Image": self.image, "Environment": environment}
         if data is not None:
             container["ModelDataUrl"] = data
         return self.sm.create_model(ModelName=name, PrimaryContainer=container)["ModelArn"]
@@ -147,8 +157,12 @@ class Clients:
 class Hosting(Clients):
     """A server in this process."""
 
-    def __init__(self, home: Path, **settings: Any) -> None:
+    def __init__(
+        self, home: Path, image: str = IMAGE, onlooker: Any = None, **settings: Any
+    ) -> None:
         self.home = home
+        self.onlooker = onlooker
+        self.closed = False
         self.settings = Settings(
             home=home, region=CALLER.region, describe_hold=0.0, **settings
         )
@@ -156,7 +170,10 @@ class Hosting(Clients):
         self.buckets = Buckets(home)
         self.buckets.create(BUCKET)
         self.aws = AwsServices(CALLER.account)
-        self.runner = ProcessRunner(StubImages(self.state), home)
+        self.runner = (
+            ProcessRunner(StubImages(self.state), home) if image == IMAGE
+            else DockerRunner(home, labels={"byoa.test": "hosting"})
+        )
         self.router = Router()
         platform = Platform(
             self.runner,
@@ -183,7 +200,7 @@ class Hosting(Clients):
             )
         )
         url = f"http://127.0.0.1:{self.server.port}"
-        super().__init__(url)
+        super().__init__(url, image)
         self.endpoints.start()
         self.metrics.start()
         self.server.start()
@@ -193,36 +210,52 @@ class Hosting(Clients):
         return f"s3://{BUCKET}/{key}"
 
     def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
         super().close()
         self.server.stop(5.0)
         self.endpoints.close(20.0)
         self.metrics.close()
+        self.runner.close()
         self.state.close()
         self.buckets.close()
 
 
 @pytest.fixture
-def hosting(tmp_path):
-    """A server with hosting; ends every container at the end."""
-    serving = Hosting(tmp_path / "home", invocation_timeout=1.5, startup_window=20.0)
-    yield serving
-    serving.close()
+def hosted_image(runner_kind, request, tmp_path_factory):
+    """The model server as an image of the runner."""
+    if runner_kind == "process":
+        return IMAGE
+    folder = tmp_path_factory.mktemp("image") / "model-server"
+    folder.mkdir()
+    folder.joinpath("Dockerfile").write_text(DOCKERFILE)
+    shutil.copy(SERVER, folder)
+    return request.getfixturevalue("build_image")(folder)
 
 
 @pytest.fixture
-def start_hosting(tmp_path):
+def start_hosting(tmp_path, hosted_image, onlooker):
     """Servers with settings of one's own, or one after the other on the same home."""
     started: list[Hosting] = []
 
     def start(home: Path | None = None, **settings: Any) -> Hosting:
+        home = home or tmp_path / "home"
         limits = {"invocation_timeout": 1.5, "startup_window": 20.0}
-        started.append(Hosting(home or tmp_path / "home", **{**limits, **settings}))
+        started.append(
+            Hosting(home, hosted_image, onlooker(home), **{**limits, **settings})
+        )
         return started[-1]
 
     yield start
     for serving in started:
-        if serving.state is not None and not getattr(serving, "closed", False):
-            serving.close()
+        serving.close()
+
+
+@pytest.fixture
+def hosting(start_hosting):
+    """A server with hosting; ends every container at the end."""
+    return start_hosting()
 
 
 @dataclass
@@ -230,13 +263,16 @@ class Killable:
     """The same server in a process of its own."""
 
     home: Path
+    image: str
+    onlooker: Any
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> Clients:
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(self.home)], stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__, str(self.home), self.image],
+            stdout=subprocess.PIPE, text=True,
         )
-        return Clients(self.process.stdout.readline().strip())
+        return Clients(self.process.stdout.readline().strip(), self.image)
 
     def kill(self) -> None:
         self.process.kill()
@@ -245,8 +281,8 @@ class Killable:
 
 
 @pytest.fixture
-def killable(tmp_path):
-    server = Killable(tmp_path / "home")
+def killable(tmp_path, hosted_image, onlooker):
+    server = Killable(tmp_path / "home", hosted_image, onlooker(tmp_path / "home"))
     yield server
     if server.process is not None and server.process.poll() is None:
         server.process.terminate()
@@ -258,7 +294,9 @@ def main() -> None:
     import signal
     import threading
 
-    serving = Hosting(Path(sys.argv[1]), invocation_timeout=5.0, startup_window=20.0)
+    serving = Hosting(
+        Path(sys.argv[1]), sys.argv[2], invocation_timeout=5.0, startup_window=20.0
+    )
     serving.put("model.tar.gz", archive(model__txt="stored"))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

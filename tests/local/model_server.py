@@ -16,6 +16,7 @@ from pathlib import Path
 ML = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
 PORT = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
 STARTED = time.monotonic()
+PROCESS = os.urandom(8).hex()  # no PID: every container begins with 1
 busy = 0
 sick = False
 lock = threading.Lock()
@@ -88,7 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 seen = {name.lower(): value for name, value in self.headers.items()}
                 document = {"model": model(), "size": len(body), "headers": seen,
-                            "pid": os.getpid(), "environment": dict(os.environ)}
+                            "process": PROCESS, "environment": dict(os.environ)}
                 self.answer(200, json.dumps(document).encode(), **order.get("headers", {}))
         finally:
             with lock:
@@ -118,7 +119,7 @@ def main():
         time.sleep(600)
     ThreadingHTTPServer.request_queue_size = 128
     ThreadingHTTPServer.daemon_threads = True
-    server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
+    server = ThreadingHTTPServer(("0.0.0.0", PORT), Handler)
     server.serve_forever(poll_interval=0.05)
 
 

@@ -100,7 +100,6 @@ def test_an_image_that_an_endpoint_uses_is_removed_only_by_force(
     assert "ep (us-west-2)" in forced.stdout
     assert hosting.runner._images.list() == []
     hosting.close()
-    hosting.closed = True
     again = start_hosting(hosting.home)
     described = again.settled()
     assert described["EndpointStatus"] == "Failed"

@@ -1,10 +1,12 @@
 """Endpoints over the end of the service: orderly, and by SIGKILL."""
 
 import json
-import os
 
+import pytest
 from botocore.exceptions import ClientError
 from hosting_harness import BUCKET, CALLER, archive, wait_until
+
+pytestmark = pytest.mark.both_runners
 
 
 def invoke(clients, name="ep"):
@@ -17,24 +19,15 @@ def invoke(clients, name="ep"):
     return json.loads(answer["Body"].read())
 
 
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def test_an_orderly_stop_ends_the_containers_and_the_next_start_brings_them_back(start_hosting):
     first = start_hosting()
     first.deploy(data=first.put("m.tar.gz", archive(model__txt="kept")))
-    pid = invoke(first)["pid"]
+    process = invoke(first)["process"]
     first.close()
-    first.closed = True
-    assert gone(pid)
+    assert first.onlooker.left() == []
     second = start_hosting(first.home)
     answer = wait_until(lambda: invoke(second))
-    assert (answer["model"], answer["pid"] != pid) == ("kept", True)
+    assert (answer["model"], answer["process"] != process) == ("kept", True)
     assert second.settled()["EndpointStatus"] == "InService"
 
 
@@ -46,7 +39,6 @@ def test_an_endpoint_comes_back_though_its_model_config_and_data_were_deleted(st
     first.sm.delete_endpoint_config(EndpointConfigName="ep")
     first.buckets.delete(BUCKET, "m.tar.gz")
     first.close()
-    first.closed = True
     second = start_hosting(first.home)
     assert wait_until(lambda: invoke(second))["model"] == "kept"
 
@@ -54,28 +46,28 @@ def test_an_endpoint_comes_back_though_its_model_config_and_data_were_deleted(st
 def test_a_killed_service_finds_its_containers_serving_and_keeps_them(killable):
     clients = killable.start()
     clients.deploy(data=f"s3://{BUCKET}/model.tar.gz")
-    pid = invoke(clients)["pid"]
+    process = invoke(clients)["process"]
     killable.kill()
     clients.close()
     clients = killable.start()
-    assert wait_until(lambda: invoke(clients))["pid"] == pid
+    assert wait_until(lambda: invoke(clients))["process"] == process
     assert clients.settled()["EndpointStatus"] == "InService"
     clients.sm.delete_endpoint(EndpointName="ep")
     clients.gone()
-    assert gone(pid)
+    assert killable.onlooker.running() == []
     clients.close()
 
 
 def test_a_container_that_died_with_the_service_is_started_again(killable):
     clients = killable.start()
     clients.deploy(data=f"s3://{BUCKET}/model.tar.gz")
-    pid = invoke(clients)["pid"]
+    process = invoke(clients)["process"]
     killable.kill()
     clients.close()
-    os.kill(pid, 9)
+    killable.onlooker.kill()
     clients = killable.start()
     answer = wait_until(lambda: invoke(clients))
-    assert answer["model"] == "stored" and answer["pid"] != pid
+    assert answer["model"] == "stored" and answer["process"] != process
     clients.close()
 
 
@@ -116,13 +108,12 @@ def test_an_update_that_was_cut_off_is_done_again(killable):
 def test_a_deletion_that_was_cut_off_is_finished(killable):
     clients = killable.start()
     clients.deploy(STUB_IGNORE_TERM="1")
-    pid = invoke(clients)["pid"]
     clients.sm.delete_endpoint(EndpointName="ep")
     killable.kill()
     clients.close()
     clients = killable.start()
     clients.gone()
-    assert gone(pid)
+    assert killable.onlooker.running() == []
     assert not list(killable.home.glob("endpoints/*/*/ep"))
     clients.close()
 
@@ -132,6 +123,5 @@ def test_the_files_of_an_endpoint_without_a_record_are_swept(start_hosting):
     first.deploy(count=2)
     first.state.delete("endpoint", CALLER, "ep")
     first.close()
-    first.closed = True
     start_hosting(first.home)
     assert not list(first.home.glob("endpoints/*/*/ep"))

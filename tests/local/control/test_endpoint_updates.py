@@ -40,6 +40,7 @@ def update(hosting, config="green", **members):
     return hosting.settled()
 
 
+@pytest.mark.both_runners
 def test_an_update_switches_to_the_new_model_without_losing_a_request(blue):
     """ALG-04, VAR-04, HOST-03."""
     model(blue, "green", STUB_READY_AFTER="0.5")
@@ -76,6 +77,7 @@ def test_an_update_switches_to_the_new_model_without_losing_a_request(blue):
     assert seen[-1] == "green"
 
 
+@pytest.mark.both_runners
 def test_the_old_containers_end_after_the_request_in_flight(blue):
     """HOST-03, ALG-04."""
     model(blue, "green")
@@ -90,6 +92,7 @@ def test_the_old_containers_end_after_the_request_in_flight(blue):
     wait_until(lambda: len(list(blue.home.glob("endpoints/*/*/ep/*"))) == 1)
 
 
+@pytest.mark.both_runners
 def test_a_failed_update_leaves_the_old_model_serving_with_the_reason(blue):
     """VAR-05, ALG-04."""
     model(blue, "green", STUB_EXIT="5")
@@ -116,6 +119,7 @@ def scale(hosting, **changes):
     return hosting.settled()
 
 
+@pytest.mark.both_runners
 def test_weights_change_without_a_restart(hosting):
     """VAR-10."""
     for name in ("a", "b"):
@@ -123,29 +127,31 @@ def test_weights_change_without_a_restart(hosting):
     hosting.create_config("c", A="a", B=("b", {"InitialVariantWeight": 0.0}))
     hosting.sm.create_endpoint(EndpointName="ep", EndpointConfigName="c")
     hosting.settled()
-    before = {invoke(hosting)["pid"] for _ in range(10)}
+    before = {invoke(hosting)["process"] for _ in range(10)}
     described = scale(hosting, A={"DesiredWeight": 0.0}, B={"DesiredWeight": 5.0})
     assert variants(described)["A"]["CurrentWeight"] == 0.0
     assert variants(described)["B"]["DesiredWeight"] == 5.0
     assert {invoke(hosting)["variant"] for _ in range(20)} == {"B"}
     answer = hosting.runtime.invoke_endpoint(EndpointName="ep", Body=b"", TargetVariant="A")
-    assert {json.loads(answer["Body"].read())["pid"]} == before
+    assert {json.loads(answer["Body"].read())["process"]} == before
 
 
+@pytest.mark.both_runners
 def test_capacity_goes_out_and_in_again(blue):
     """VAR-10: unspecified fields stay."""
-    first = invoke(blue)["pid"]
+    first = invoke(blue)["process"]
     described = scale(blue, AllTraffic={"DesiredInstanceCount": 3})
     variant = variants(described)["AllTraffic"]
     assert (variant["CurrentInstanceCount"], variant["CurrentWeight"]) == (3, 1.0)
-    pids = Counter(invoke(blue)["pid"] for _ in range(60))
-    assert len(pids) == 3 and first in pids
+    processes = Counter(invoke(blue)["process"] for _ in range(60))
+    assert len(processes) == 3 and first in processes
     described = scale(blue, AllTraffic={"DesiredInstanceCount": 1})
     assert variants(described)["AllTraffic"]["DesiredInstanceCount"] == 1
-    assert {invoke(blue)["pid"] for _ in range(10)} == {first}
+    assert {invoke(blue)["process"] for _ in range(10)} == {first}
     wait_until(lambda: len(list(blue.home.glob("endpoints/*/*/ep/*"))) == 1)
 
 
+@pytest.mark.both_runners
 def test_capacity_that_cannot_be_had_leaves_what_there_was(blue):
     """VAR-05."""
     blue.buckets.put_bytes("models", "blue.tar.gz", b"broken")

@@ -1,7 +1,6 @@
-"""Endpoints from Creating to gone, by unmodified boto3, with real processes as containers."""
+"""Endpoints from Creating to gone, by unmodified boto3, with real containers."""
 
 import json
-import os
 import threading
 import time
 
@@ -38,14 +37,6 @@ def fail(hosting, *, data=None, seconds=20.0, variant=None, **environment) -> st
     return described["FailureReason"]
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def files(hosting) -> list:
     return list((hosting.home / "endpoints" / "123456789012" / "us-west-2").glob("ep*/*"))
 
@@ -53,6 +44,7 @@ def files(hosting) -> list:
 # --- create, describe, list, delete ---
 
 
+@pytest.mark.both_runners
 def test_an_endpoint_comes_into_service_and_goes_without_a_trace(hosting):
     """ALG-03, VAR-04, VAR-07, VAR-08, WIRE-09."""
     hosting.create_model("m", data=hosting.put("m.tar.gz", archive(model__txt="one")))
@@ -65,17 +57,17 @@ def test_an_endpoint_comes_into_service_and_goes_without_a_trace(hosting):
     described = hosting.settled()
     assert (described["EndpointStatus"], described["EndpointConfigName"]) == ("InService", "c")
     (variant,) = described["ProductionVariants"]
-    assert variant["DeployedImages"][0]["SpecifiedImage"] == "stub:latest"
+    assert variant["DeployedImages"][0]["SpecifiedImage"] == hosting.image
     assert (variant["CurrentInstanceCount"], variant["DesiredInstanceCount"]) == (2, 2)
     assert (variant["CurrentWeight"], variant["DesiredWeight"]) == (1.0, 1.0)
     assert "VariantStatus" not in variant and "FailureReason" not in described
-    pids = {invoke(hosting)["pid"] for _ in range(30)}
+    processes = {invoke(hosting)["process"] for _ in range(30)}
     assert invoke(hosting)["model"] == "one"
     hosting.sm.delete_endpoint(EndpointName="ep")
     assert hosting.gone() == f'Could not find endpoint "{ARN}".'
     assert hosting.sm.describe_endpoint_config(EndpointConfigName="c")  # TRAP-38
     assert files(hosting) == []
-    assert len(pids) == 2 and not any(alive(pid) for pid in pids)
+    assert len(processes) == 2 and hosting.onlooker.left() == []
 
 
 def test_the_waiters_of_boto3_end_as_they_should(hosting):
@@ -89,6 +81,7 @@ def test_the_waiters_of_boto3_end_as_they_should(hosting):
     hosting.sm.get_waiter("endpoint_deleted").wait(EndpointName="ep", WaiterConfig=quick)
 
 
+@pytest.mark.both_runners
 def test_two_endpoints_serve_side_by_side_and_are_listed(hosting):
     """pains 24: every container has a port of its own."""
     for name in ("one", "two"):
@@ -100,6 +93,7 @@ def test_two_endpoints_serve_side_by_side_and_are_listed(hosting):
                               "EndpointStatus"}
 
 
+@pytest.mark.both_runners
 def test_the_container_has_its_environment_and_the_way_back_to_this_service(hosting):
     """HOST-05, HOST-08."""
     hosting.deploy(MY_SETTING="7", AWS_REGION="mars")
@@ -143,6 +137,7 @@ def test_an_endpoint_in_progress_is_neither_updated_nor_deleted_nor_created_agai
     )
 
 
+@pytest.mark.both_runners
 def test_deleting_lets_the_container_drain(hosting):
     """HOST-03: SIGTERM first; a request in flight is answered."""
     hosting.deploy()
@@ -162,6 +157,7 @@ def logs(hosting) -> str:
     return path.read_text()
 
 
+@pytest.mark.both_runners
 def test_logs_are_in_the_endpoints_group_and_in_a_file(hosting):
     """WIRE-40, WIRE-42, CHK-45."""
     hosting.deploy("logged")
@@ -189,6 +185,7 @@ def streams_or_none(client, streams):
 # --- failures ---
 
 
+@pytest.mark.both_runners
 def test_a_container_that_exits_fails_the_endpoint_with_its_code_and_last_lines(hosting):
     """HOST-23, HOST-09, pains 1."""
     reason = fail(hosting, STUB_EXIT="3")
@@ -218,16 +215,18 @@ def test_a_failed_endpoint_can_only_be_deleted(hosting):
     hosting.gone()
 
 
+@pytest.mark.both_runners
 def test_a_ping_that_stays_unhealthy_fails_the_endpoint_with_the_reason_it_gave(start_hosting):
     """HOST-21, HOST-22, HOST-23, pains 1 and 23."""
-    hosting = start_hosting(startup_window=1.0)
+    hosting = start_hosting(startup_window=3.0)
     reason = fail(hosting, STUB_READY_AFTER="600", STUB_REASON="tokenizer.json is missing")
     assert '/ping answered 503: {"reason": "tokenizer.json is missing"}' in reason
 
 
+@pytest.mark.both_runners
 def test_a_server_that_never_listens_fails_the_endpoint_with_that(start_hosting):
     """HOST-10, TRAP-06."""
-    reason = fail(start_hosting(startup_window=1.0), STUB_SILENT="1")
+    reason = fail(start_hosting(startup_window=3.0), STUB_SILENT="1")
     assert "port 8080" in reason or "/ping" in reason
     assert "Log: starting" in reason
 
@@ -235,6 +234,7 @@ def test_a_server_that_never_listens_fails_the_endpoint_with_that(start_hosting)
 FAILED = {"state": "failed", "code": "WEIGHTS_LOST", "message": "no weights", "where": "a.py:3"}
 
 
+@pytest.mark.both_runners
 def test_a_container_that_says_it_has_failed_fails_the_endpoint_at_once(hosting, monkeypatch):
     """HOST-23: its words come first; it is not restarted, nor is its end waited for."""
     monkeypatch.setattr("byoa.local.control.endpoint_instances.HOSTING_STOP_GRACE_SECONDS", 2.0)
@@ -249,6 +249,7 @@ def test_a_container_that_says_it_has_failed_fails_the_endpoint_at_once(hosting,
     assert logs(hosting).count("starting") == 1
 
 
+@pytest.mark.both_runners
 def test_what_ping_said_last_comes_before_the_exit_and_the_log(hosting):
     """HOST-23, pains 1: within the limit, however long it is."""
     words = {"state": "loading", "code": "MODEL_LOADING", "message": "reading weights " * 55}
@@ -270,10 +271,11 @@ def test_the_ping_bodies_of_other_images_say_nothing_about_their_state(body):
 
 def test_an_image_whose_ping_says_failed_in_its_own_way_is_waited_for(start_hosting):
     """HOST-21, HOST-22."""
-    reason = fail(start_hosting(startup_window=1.0), STUB_PING='{"state": "failed"}')
+    reason = fail(start_hosting(startup_window=3.0), STUB_PING='{"state": "failed"}')
     assert 'Seen: /ping answered 503: {"state": "failed"}.' in reason
 
 
+@pytest.mark.both_runners
 def test_a_slow_start_within_its_window_is_waited_for(hosting):
     """HOST-22."""
     began = time.monotonic()
@@ -329,6 +331,7 @@ def test_an_archive_that_leaves_its_directory_fails_the_endpoint(hosting):
     assert not list(hosting.home.rglob("evil"))
 
 
+@pytest.mark.both_runners
 def test_one_bad_variant_fails_the_whole_endpoint(hosting):
     """ALG-03."""
     hosting.create_model("good")
@@ -344,22 +347,24 @@ def test_one_bad_variant_fails_the_whole_endpoint(hosting):
 # --- health after InService ---
 
 
+@pytest.mark.both_runners
 def test_an_instance_that_turns_unhealthy_is_replaced(hosting, monkeypatch):
     """HOST-24."""
     monkeypatch.setattr("byoa.local.control.endpoint_instances.PING_INTERVAL_SECONDS", 0.1)
     hosting.deploy()
-    sick = invoke(hosting, sick=1)["pid"]
+    sick = invoke(hosting, sick=1)["process"]
 
-    def pid():
+    def process():
         try:
-            return invoke(hosting)["pid"]
+            return invoke(hosting)["process"]
         except ClientError:
             return sick
 
-    assert wait_until(lambda: pid() != sick)
+    assert wait_until(lambda: process() != sick)
     assert hosting.settled()["EndpointStatus"] == "InService"
 
 
+@pytest.mark.both_runners
 def test_a_container_that_exits_is_restarted_and_its_log_goes_on(hosting):
     """HOST-09."""
     hosting.deploy()
@@ -377,6 +382,7 @@ def answers(hosting):
         return None
 
 
+@pytest.mark.both_runners
 def test_while_one_instance_restarts_the_other_answers(hosting):
     """HOST-24: an instance that is not ready gets no request."""
     hosting.deploy(count=2)
@@ -384,7 +390,7 @@ def test_while_one_instance_restarts_the_other_answers(hosting):
     with pytest.raises(ClientError):
         invoke(hosting, exit=9)
     wait_until(lambda: sum(each.ready for each in variant.backends) == 1, every=0.005)
-    (left,) = {invoke(hosting)["pid"] for _ in range(5)}
+    (left,) = {invoke(hosting)["process"] for _ in range(5)}
     assert left
     wait_until(lambda: sum(each.ready for each in variant.backends) == 2)
-    assert len({invoke(hosting)["pid"] for _ in range(40)}) == 2
+    assert len({invoke(hosting)["process"] for _ in range(40)}) == 2

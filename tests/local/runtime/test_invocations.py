@@ -174,12 +174,12 @@ def test_a_container_that_drops_the_connection_is_a_server_error_with_status_zer
 
 def test_a_container_that_died_says_why_until_it_is_back(served):
     """ERR-03, HOST-09, HOST-24."""
-    before = json.loads(invoke(served)["Body"])["pid"]
+    before = json.loads(invoke(served)["Body"])["process"]
     fails(served, order(exit=3))
 
     def answered():
         try:
-            return json.loads(invoke(served)["Body"])["pid"]
+            return json.loads(invoke(served)["Body"])["process"]
         except ClientError as error:
             assert error.response["Error"]["Code"] == "ModelError"
             words.append(error.response["OriginalMessage"])
