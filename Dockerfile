@@ -12,7 +12,7 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 # --- what is installed: changes only when a requirement does, whatever else pyproject.toml says ---
 FROM ${BASE_IMAGE} AS requirements
 WORKDIR /build
-COPY pyproject.toml image/requirements.py ./
+COPY pyproject.toml container/image/requirements.py ./
 ARG EXTRAS=script,fast
 RUN mkdir /requirements && python3 requirements.py "$EXTRAS" /requirements
 
@@ -25,7 +25,7 @@ ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
 ARG PIP_DEFAULT_TIMEOUT
 WORKDIR /build
-COPY constraints.txt image/install.py image/strip.py image/tools.txt ./
+COPY constraints.txt container/image/install.py container/image/strip.py container/image/tools.txt ./
 # The bracket makes a pattern of the name, which may match nothing: then the index is asked.
 COPY constraints.txt wheel[s] wheels/
 RUN python3 -m venv /opt/byoa && python3 -m venv /opt/tools \
@@ -53,7 +53,7 @@ ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
 ARG PIP_DEFAULT_TIMEOUT
 COPY --from=requirements /requirements/torch.txt requirements/
-COPY image/install_torch.py ./
+COPY container/image/install_torch.py ./
 ARG TORCH_VARIANT=cpu
 # The index of that build of torch, asked besides pip's own.
 ARG TORCH_INDEX

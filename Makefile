@@ -73,17 +73,17 @@ image:          ## build byoa:latest; TORCH_VARIANT=none: byoa:no-torch, cu126: 
 	  $(foreach each,$(PIP_SETTINGS),$(if $($(each)),--build-arg $(each))) $(BUILD_ARGS) .
 
 wheels:         ## fill wheels/, from which `make image` then builds without a network
-	$(PYTHON) image/wheels.py $(DOCKER) $(BASE_IMAGE) $(TORCH_INDEX)
+	$(PYTHON) container/image/wheels.py $(DOCKER) $(BASE_IMAGE) $(TORCH_INDEX)
 
 image-size:     ## print what the image adds to its base, and its largest directories
-	$(PYTHON) image/size.py $(DOCKER) $(BASE_IMAGE) $(IMAGE)
+	$(PYTHON) container/image/size.py $(DOCKER) $(BASE_IMAGE) $(IMAGE)
 
 test-docker: $(VENV)/dev   ## run the tests that need a container engine and both images
 	$(BIN)/python -m pytest -m docker -n $(WORKERS)
 
 UPGRADE ?=
 lock:           ## lock the image's versions; UPGRADE=--upgrade takes the newest that fit
-	$(PYTHON) image/lock.py $(UPGRADE)
+	$(PYTHON) container/image/lock.py $(UPGRADE)
 
 build/audit: | $(BIN)/python
 	$(PYTHON) -m venv $@

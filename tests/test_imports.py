@@ -44,9 +44,15 @@ EXTRA: dict[str, set[str]] = {
 }
 
 
+# Programs of the image's build, which the package does not carry: they import one another.
+BUILD = ROOT / "container" / "image"
+
+
 def _modules() -> Iterator[Path]:
     for folder in ALLOWED:
-        yield from sorted((ROOT / folder).rglob("*.py"))
+        yield from sorted(
+            path for path in (ROOT / folder).rglob("*.py") if path.parent != BUILD
+        )
 
 
 def _imports(path: Path) -> Iterator[tuple[int, str]]:

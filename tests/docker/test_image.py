@@ -50,7 +50,7 @@ def python(engine: Any) -> Callable[[str, str], Any]:
 
 @pytest.fixture(scope="module")
 def sizes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("image_size", ROOT / "image" / "size.py")
+    spec = importlib.util.spec_from_file_location("image_size", ROOT / "container" / "image" / "size.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -403,7 +403,7 @@ def test_an_unknown_extra_or_variant_fails_the_build_and_says_what_there_is(
         ("install_torch.py", ["gpu"], "TORCH_VARIANT=gpu: it is one of cpu, none"),
     ):
         ended = subprocess.run(
-            [sys.executable, str(ROOT / "image" / program), *arguments], cwd=ROOT,
+            [sys.executable, str(ROOT / "container" / "image" / program), *arguments], cwd=ROOT,
             capture_output=True, text=True, timeout=60,
         )
         assert ended.returncode == 1

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
 WHEELS = ROOT / "wheels"
 EXTRAS = "script,fast"
 # What a container is told of this machine's settings: addresses, for a path means nothing there.
@@ -53,7 +53,7 @@ def build(directory: Path, torch_index: str) -> None:
             torch_index = f"--extra-index-url={torch_index}"
         image = ["--constraint", "constraints.txt", "pip", "--requirement",
                  f"{temporary}/dependencies.txt", "--requirement", f"{temporary}/torch.txt"]
-        for wanted in (image, ["--requirement", "image/tools.txt"]):
+        for wanted in (image, ["--requirement", "container/image/tools.txt"]):
             argv = [python, "-m", "pip", "--disable-pip-version-check", "wheel",
                     "--wheel-dir", str(directory), "--find-links", "wheels",
                     *([torch_index] if torch_index else []), *wanted]
@@ -64,7 +64,7 @@ def in_container(docker: str, base: str, directory: Path, torch_index: str) -> N
     settings = [word for name in PASSED if name in os.environ for word in ("--env", name)]
     argv = [docker, "run", "--rm", "--entrypoint", "", *settings,
             "--volume", f"{ROOT}:/build:ro", "--volume", f"{directory}:/new", "--workdir", "/build",
-            base, "python3", "image/wheels.py", "--inside", "/new", torch_index]
+            base, "python3", "container/image/wheels.py", "--inside", "/new", torch_index]
     subprocess.run(argv, check=True, timeout=3600)
 
 

@@ -1,4 +1,4 @@
-"""Lock the versions of all that goes into the image: writes constraints.txt and image/tools.txt.
+"""Lock the versions of all that goes into the image: writes constraints.txt and tools.txt.
 
 pip resolves without installing. Run it (`make lock`) with the Python of the base image; a version
 that is locked already stays unless `--upgrade` is given.
@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
-CONSTRAINTS = HERE.parent / "constraints.txt"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
 TOOLS = HERE / "tools.txt"
 EXTRAS = "script,fast,torch"
 # pip is in the image because script mode installs a requirements.txt with it.
@@ -32,7 +33,7 @@ def resolve(requirements: list[str], before: Path, upgrade: bool) -> dict[str, s
                 "--ignore-installed", "--report", str(report), *requirements]
         if before.exists() and not upgrade:
             argv += ["--constraint", str(before)]
-        subprocess.run(argv, cwd=HERE.parent, check=True, timeout=1200)
+        subprocess.run(argv, cwd=ROOT, check=True, timeout=1200)
         found = json.loads(report.read_text())["install"]
     pinned = {
         re.sub(r"[-_.]+", "-", each["metadata"]["name"]).lower():

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Imports a program of image/ as the builder does, with the folder on the path."""
     before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(ROOT / "image"))
+    monkeypatch.syspath_prepend(str(ROOT / "container" / "image"))
 
     def load(name: str) -> ModuleType:
         return importlib.import_module(name)
