@@ -15,6 +15,7 @@ Address = tuple[str, int]
 Headers = Iterable[tuple[str, str]]
 
 REFUSED, CLOSED, LATE, GARBLED = "refused", "closed", "late", "garbled"
+CONNECT_SECONDS = 20.0  # an engine's proxy on a busy machine takes its time
 _HEAD_LIMIT = 64 * 1024
 _READ_BYTES = 256 * 1024
 _NO_BODY = (204, 304)
@@ -66,7 +67,7 @@ class Connection:
     """One connection to a server; every read of one answer has the limit of its call."""
 
     def __init__(
-        self, address: Address, *, timeout: float = 5.0, discard: bool = False
+        self, address: Address, *, timeout: float = CONNECT_SECONDS, discard: bool = False
     ) -> None:
         """With `discard` the bodies of answers are read and thrown away."""
         self._buffer = b""
@@ -275,6 +276,6 @@ def exchange(
     if body is not None:
         fields.append(("Content-Length", str(len(body))))
     fields.append(("Connection", "close"))
-    with Connection(address, timeout=min(timeout, 5.0), discard=discard) as connection:
+    with Connection(address, timeout=min(timeout, CONNECT_SECONDS), discard=discard) as connection:
         connection.send(head(method, path, address, fields) + (body or b""), timeout=timeout)
         return connection.reply(method, timeout=timeout)

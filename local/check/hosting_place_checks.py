@@ -74,7 +74,7 @@ def _judge(server: Serving, where: str) -> Verdict:
     title="It serves where /opt/ml/model cannot be written",
     cure="write nothing under /opt/ml/model: unpack and cache under /tmp (HF_HOME, TORCH_HOME,"
     " PYTHONDONTWRITEBYTECODE=1)",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def read_only_model(trial: Trial) -> Verdict:
     return _judge(serve(trial, read_only_model=True), "with /opt/ml/model read-only")
@@ -87,7 +87,7 @@ def read_only_model(trial: Trial) -> Verdict:
     title="Serving changes nothing under /opt/ml/model",
     cure="write nothing under /opt/ml/model, not even compiled Python (PYTHONDONTWRITEBYTECODE=1):"
     " the platform may mount it read-only",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def model_is_left_alone(trial: Trial) -> Verdict:
     server = shared(trial)
@@ -116,7 +116,7 @@ def _digests(folder: Path) -> dict[str, str]:
     title="It serves with network isolation",
     cure="install packages and fetch models when the image is built; give calls of AWS a short"
     " timeout: with EnableNetworkIsolation none of them is answered",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def without_a_network(trial: Trial) -> Verdict:
     if trial.engine is not None and sys.platform != "linux":
@@ -132,7 +132,7 @@ def without_a_network(trial: Trial) -> Verdict:
     title="It serves without the rights of root, as on a serverless endpoint",
     cure="make the program's files readable for everybody (`chmod -R o+rX`) and write only"
     " under /tmp",
-    needs=("ping-answers-200", "readable-by-everyone"),
+    needs=("ping-answers-in-two-seconds", "readable-by-everyone"),
 )
 def without_root(trial: Trial) -> Verdict:
     return _judge(serve(trial, user=_USER), f"as user {_USER}")
@@ -145,7 +145,7 @@ def without_root(trial: Trial) -> Verdict:
     title="It serves everything on SAGEMAKER_BIND_TO_PORT, other ports lie in the safe range",
     cure="read the port from SAGEMAKER_BIND_TO_PORT, else 8080, and open other ports only within"
     " SAGEMAKER_SAFE_PORT_RANGE; or remove the label and use the image outside pipelines",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def on_the_given_port(trial: Trial) -> Verdict:
     if trial.facts is None:
@@ -180,7 +180,7 @@ def on_the_given_port(trial: Trial) -> Verdict:
     group="hosting",
     title="With SAGEMAKER_MULTI_MODEL=true models are loaded, listed, asked and unloaded",
     cure="serve POST, GET and DELETE under /models; or remove the label multi-models",
-    needs=("ping-answers-200",),
+    needs=("ping-answers-in-two-seconds",),
 )
 def several_models(trial: Trial) -> Verdict:
     if trial.facts is None:

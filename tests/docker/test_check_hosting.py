@@ -140,6 +140,7 @@ def test_a_server_without_a_model_is_not_called_broken(
     good_image: str, check_image: Callable[..., list[Result]]
 ):
     results = check_image(good_image, samples=Samples(), only=("hosting",))
+    results = [each for each in results if each.check.group == "hosting"]
     assert {each.verdict.outcome for each in results} == {"skip"}
     assert "no model to serve" in results[0].verdict.cause
 
