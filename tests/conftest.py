@@ -18,6 +18,7 @@ import pytest
 
 # Short limits keep the tests quick; the defaults are the contract's.
 QUICK = {"BYOA_STOP_GRACE": "10", "BYOA_STARTUP_WINDOW": "60"}
+IN_DOCKER = {"BYOA_RUNNER": "docker", "BYOA_TEST": "server"}
 
 # --- which runner: what holds for every runner is tested with each --------------------------------
 
@@ -137,6 +138,24 @@ def sagemaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSageMak
     server = LocalSageMaker(tmp_path_factory.mktemp("byoa") / "home").start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def docker_sagemaker(
+    engine: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalSageMaker]:
+    """The same with Docker."""
+    server = LocalSageMaker(tmp_path_factory.mktemp("byoa") / "home", IN_DOCKER).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(runner_kind: str, request: pytest.FixtureRequest) -> LocalSageMaker:
+    """The shared server of the test's runner."""
+    name = "docker_sagemaker" if runner_kind == "docker" else "sagemaker"
+    shared: LocalSageMaker = request.getfixturevalue(name)
+    return shared
 
 
 @pytest.fixture
@@ -290,3 +309,37 @@ def build_image(engine: Any, base_image: str) -> Iterator[Callable[..., str]]:
     yield build
     for tag in reversed(tags):
         engine.api.remove_image(tag, force=True)
+
+
+@pytest.fixture
+def build_own_image(build_image: Callable[..., str], torch_free_image: str) -> Callable[..., str]:
+    """Builds a folder with an algorithm ("module:Class") as the README says: one COPY."""
+
+    def build(folder: Path, algorithm: str) -> str:
+        module = algorithm.partition(":")[0]
+        folder.joinpath("Dockerfile").write_text(
+            "ARG BASE_IMAGE\nFROM $BASE_IMAGE\n"
+            f"COPY {module}.py .\nENV BYOA_ALGORITHM={algorithm}\n"
+        )
+        return build_image(folder, BASE_IMAGE=torch_free_image)
+
+    return build
+
+
+@pytest.fixture
+def own_image(
+    runner_kind: str, request: pytest.FixtureRequest
+) -> Callable[[LocalSageMaker, Path, str], str]:
+    """A folder with an algorithm as an image of the server, which is registered with processes and
+    built with Docker; its reference."""
+
+    def make(server: LocalSageMaker, folder: Path, algorithm: str) -> str:
+        if runner_kind == "docker":
+            return str(request.getfixturevalue("build_own_image")(folder, algorithm))
+        name = f"{folder.name}-{uuid.uuid4().hex[:8]}"
+        added = server.byoa("image", "add", name, str(folder))
+        assert added.returncode == 0, added.stderr
+        assert algorithm in added.stdout
+        return f"{name}:latest"
+
+    return make

@@ -15,8 +15,8 @@ AWS = Path(sys.executable).parent / "aws"
 
 
 @pytest.fixture
-def environment(sagemaker: Any, clean_environment: dict[str, str], tmp_path: Path) -> Any:
-    printed = sagemaker.byoa("env", "--json")
+def environment(server: Any, clean_environment: dict[str, str], tmp_path: Path) -> Any:
+    printed = server.byoa("env", "--json")
     assert printed.returncode == 0, printed.stderr
     return clean_environment | json.loads(printed.stdout) | {"HOME": str(tmp_path)}
 
@@ -28,9 +28,10 @@ def _aws(environment: dict[str, str], *argv: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.both_runners
 def test_the_cli_copies_trains_and_describes(
-    sagemaker: Any, environment: dict[str, str], digits: dict[str, bytes], tmp_path: Path,
-    training_request: Any, channel: Any,
+    server: Any, environment: dict[str, str], digits: dict[str, bytes], tmp_path: Path,
+    training_request: Any, channel: Any, image: str,
 ) -> None:
     bucket, job = f"cli-{uuid.uuid4().hex[:8]}", f"cli-{uuid.uuid4().hex[:8]}"
     file = tmp_path / "train.csv"
@@ -45,6 +46,7 @@ def test_the_cli_copies_trains_and_describes(
 
     request = training_request(
         job,
+        AlgorithmSpecification={"TrainingImage": image, "TrainingInputMode": "File"},
         Environment={"BYOA_ALGORITHM": "nearest-centroid"},
         InputDataConfig=[channel("train", f"s3://{bucket}/train/", ContentType="text/csv")],
         OutputDataConfig={"S3OutputPath": f"s3://{bucket}/out"},

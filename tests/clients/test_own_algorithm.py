@@ -1,4 +1,4 @@
-"""A user's own algorithm in a folder, through the same boto3 calls as any image."""
+"""A user's own algorithm, in a folder or an image FROM byoa, through boto3 as any image."""
 
 from __future__ import annotations
 
@@ -39,20 +39,16 @@ AWKWARD = 'two words "quoted" \'single\' ünï😀 $(touch x) `id` \\ ; & | <'
 
 
 @pytest.fixture
-def image(sagemaker: Any, tmp_path: Path) -> str:
+def image(server: Any, own_image: Any, tmp_path: Path) -> str:
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "echo.py").write_text(ECHO)
-    name = f"own-{uuid.uuid4().hex[:8]}"
-    added = sagemaker.byoa("image", "add", name, str(folder))
-    assert added.returncode == 0, added.stderr
-    assert "echo:Echo" in added.stdout
-    return name
+    return str(own_image(server, folder, "echo:Echo"))
 
 
 @pytest.fixture
-def train(sagemaker: Any, training_request: Any, channel: Any, image: str) -> Any:
-    s3, client = sagemaker.client("s3"), sagemaker.client("sagemaker")
+def train(server: Any, training_request: Any, channel: Any, image: str) -> Any:
+    s3, client = server.client("s3"), server.client("sagemaker")
 
     def run(**hyperparameters: str) -> dict[str, Any]:
         bucket, job = f"own-{uuid.uuid4().hex[:8]}", f"own-{uuid.uuid4().hex[:8]}"
@@ -61,7 +57,7 @@ def train(sagemaker: Any, training_request: Any, channel: Any, image: str) -> An
         client.create_training_job(**training_request(
             job,
             AlgorithmSpecification={
-                "TrainingImage": f"{image}:latest", "TrainingInputMode": "File",
+                "TrainingImage": image, "TrainingInputMode": "File",
                 "MetricDefinitions": [{"Name": "records", "Regex": r"records=([0-9.]+)"}],
             },
             HyperParameters=hyperparameters,
@@ -85,8 +81,9 @@ def _until_ended(client: Any, job: str) -> None:
         )
 
 
+@pytest.mark.both_runners
 def test_hyperparameters_survive_the_round_trip(
-    sagemaker: Any, train: Any, tmp_path: Path
+    server: Any, train: Any, tmp_path: Path
 ) -> None:
     """TRAIN-40, TRAIN-41: booleans, lists, spaces, quotes, unicode and shell text arrive whole."""
     described = train(text=AWKWARD, flag="true", sizes="[3, 1, 2]")
@@ -95,7 +92,7 @@ def test_hyperparameters_survive_the_round_trip(
     assert described["FinalMetricDataList"][0]["Value"] == 2.0
     bucket, key = described["ModelArtifacts"]["S3ModelArtifacts"][5:].split("/", 1)
     archive = tmp_path / "model.tar.gz"
-    sagemaker.client("s3").download_file(bucket, key, str(archive))
+    server.client("s3").download_file(bucket, key, str(archive))
     import tarfile
 
     with tarfile.open(archive) as tar:
@@ -105,6 +102,7 @@ def test_hyperparameters_survive_the_round_trip(
     assert saved == {"text": AWKWARD, "flag": True, "sizes": [3, 1, 2], "fail": False}
 
 
+@pytest.mark.both_runners
 def test_a_mistake_shows_as_exception_file_and_line(train: Any) -> None:
     """TRAIN-142: FailureReason starts with the cause and the author's own line."""
     described = train(text="broken", fail="true")
@@ -124,14 +122,15 @@ def test_every_wrong_hyperparameter_is_named_at_once(train: Any) -> None:
     assert "text" in reason, "the mistyped name is answered with the right one"
 
 
-def test_the_model_serves_through_an_endpoint(sagemaker: Any, train: Any, image: str) -> None:
+@pytest.mark.both_runners
+def test_the_model_serves_through_an_endpoint(server: Any, train: Any, image: str) -> None:
     described = train()
-    client, runtime = sagemaker.client("sagemaker"), sagemaker.client("sagemaker-runtime")
+    client, runtime = server.client("sagemaker"), server.client("sagemaker-runtime")
     name = f"own-{uuid.uuid4().hex[:8]}"
     client.create_model(
         ModelName=name, ExecutionRoleArn="arn:aws:iam::123456789012:role/tests",
         PrimaryContainer={
-            "Image": f"{image}:latest",
+            "Image": image,
             "ModelDataUrl": described["ModelArtifacts"]["S3ModelArtifacts"],
         },
     )

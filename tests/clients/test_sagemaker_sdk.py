@@ -9,18 +9,20 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SCRIPT = '''
 import sys, boto3, sagemaker
 from sagemaker.estimator import Estimator
 from sagemaker.serializers import CSVSerializer
 from sagemaker.deserializers import JSONDeserializer
 
-train, records, labels, name = sys.argv[1:]
+train, records, labels, image, name = sys.argv[1:]
 session = sagemaker.Session()
 data = session.upload_data(train, key_prefix=name)
 print("DATA", data)
 estimator = Estimator(
-    image_uri="byoa:latest", role=sagemaker.get_execution_role(), instance_count=1,
+    image_uri=image, role=sagemaker.get_execution_role(), instance_count=1,
     instance_type="ml.m5.large", base_job_name=name,
     environment={"BYOA_ALGORITHM": "nearest-centroid"}, hyperparameters={"metric": "cosine"},
     metric_definitions=[{"Name": "train:accuracy", "Regex": "train:accuracy=([0-9.]+)"}],
@@ -44,11 +46,13 @@ print("DONE")
 '''
 
 
+@pytest.mark.both_runners
 def test_an_estimator_fits_with_logs_deploys_and_predicts(
-    sagemaker: Any, clean_environment: dict[str, str], digits: dict[str, bytes], tmp_path: Path
+    server: Any, clean_environment: dict[str, str], digits: dict[str, bytes], tmp_path: Path,
+    image: str,
 ) -> None:
     """CHK-31: `fit(logs=True)` ends and prints every line; STS goes through the proxy door."""
-    printed = sagemaker.byoa("env", "--json")
+    printed = server.byoa("env", "--json")
     environment = clean_environment | json.loads(printed.stdout) | {"HOME": str(tmp_path)}
     for name in ("train", "test-records", "test-labels"):
         (tmp_path / f"{name}.csv").write_bytes(digits[name])
@@ -56,7 +60,7 @@ def test_an_estimator_fits_with_logs_deploys_and_predicts(
     script.write_text(SCRIPT)
     ran = subprocess.run(
         [sys.executable, str(script), *(str(tmp_path / f"{name}.csv") for name in
-         ("train", "test-records", "test-labels")), f"sdk-{uuid.uuid4().hex[:6]}"],
+         ("train", "test-records", "test-labels")), image, f"sdk-{uuid.uuid4().hex[:6]}"],
         env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240,
     )
     assert ran.returncode == 0, ran.stdout

@@ -35,21 +35,37 @@ class Slow(Algorithm):
 '''
 
 
+pytestmark = pytest.mark.both_runners
+
+
 @pytest.fixture
-def slow(tmp_path: Path) -> Path:
+def slow(own_image: Any, tmp_path: Path) -> Callable[[Any], str]:
+    """Gives the algorithm as an image of a server."""
     folder = tmp_path / "slow"
     folder.mkdir()
     (folder / "slow.py").write_text(SLOW)
-    return folder
+    return lambda server: str(own_image(server, folder, "slow:Slow"))
 
 
-def _submit(server: Any, request: Any, slow: Path, bucket: str) -> str:
-    assert server.byoa("image", "add", "slow", str(slow)).returncode == 0
+@pytest.fixture
+def start_server(runner_kind: str, onlooker: Any, new_sagemaker: Any) -> Any:
+    """A server of the test's runner; `onlooker` sees what it runs."""
+
+    def start() -> Any:
+        in_docker = {"BYOA_RUNNER": "docker", "BYOA_TEST": "restart"}
+        server = new_sagemaker(**(in_docker if runner_kind == "docker" else {}))
+        server.onlooker = onlooker(server.home)
+        return server
+
+    return start
+
+
+def _submit(server: Any, request: Any, image: str, bucket: str) -> str:
     server.client("s3").create_bucket(Bucket=bucket)
     name = f"slow-{uuid.uuid4().hex[:8]}"
     server.client("sagemaker").create_training_job(**request(
         name,
-        AlgorithmSpecification={"TrainingImage": "slow:latest", "TrainingInputMode": "File"},
+        AlgorithmSpecification={"TrainingImage": image, "TrainingInputMode": "File"},
         OutputDataConfig={"S3OutputPath": f"s3://{bucket}/out"},
     ))
     return name
@@ -70,10 +86,11 @@ def _status(server: Any, job: str) -> dict[str, Any]:
 
 
 def test_a_job_whose_process_still_lives_goes_on_to_its_end(
-    new_sagemaker: Any, training_request: Any, slow: Path
+    start_server: Any, training_request: Any, slow: Any
 ) -> None:
-    server = new_sagemaker()
-    job = _submit(server, training_request, slow, "restart")
+    server = start_server()
+    image = slow(server)
+    job = _submit(server, training_request, image, "restart")
     _until(lambda: _status(server, job).get("SecondaryStatus") == "Training")
     server.kill()
     server.start()
@@ -95,10 +112,11 @@ def test_a_job_whose_process_still_lives_goes_on_to_its_end(
 
 
 def test_finished_jobs_objects_and_endpoints_are_there_after_a_kill(
-    new_sagemaker: Any, training_request: Any, slow: Path
+    start_server: Any, training_request: Any, slow: Any
 ) -> None:
-    server = new_sagemaker()
-    job = _submit(server, training_request, slow, "kept")
+    server = start_server()
+    image = slow(server)
+    job = _submit(server, training_request, image, "kept")
     client = server.client("sagemaker")
     client.get_waiter("training_job_completed_or_stopped").wait(
         TrainingJobName=job, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
@@ -107,7 +125,7 @@ def test_finished_jobs_objects_and_endpoints_are_there_after_a_kill(
     client.create_model(
         ModelName="kept", ExecutionRoleArn="arn:aws:iam::123456789012:role/tests",
         PrimaryContainer={
-            "Image": "slow:latest", "ModelDataUrl": before["ModelArtifacts"]["S3ModelArtifacts"],
+            "Image": image, "ModelDataUrl": before["ModelArtifacts"]["S3ModelArtifacts"],
         },
     )
     client.create_endpoint_config(EndpointConfigName="kept", ProductionVariants=[{
@@ -137,13 +155,17 @@ def test_finished_jobs_objects_and_endpoints_are_there_after_a_kill(
 
 
 def test_a_job_whose_process_is_gone_has_failed_with_the_reason(
-    new_sagemaker: Any, training_request: Any, slow: Path
+    start_server: Any, training_request: Any, slow: Any
 ) -> None:
-    server = new_sagemaker()
-    job = _submit(server, training_request, slow, "gone")
-    _until(lambda: list(server.home.glob("containers/*/child.json")))
+    server = start_server()
+    image = slow(server)
+    job = _submit(server, training_request, image, "gone")
+    _until(server.onlooker.running)
     server.kill()
-    _kill_containers(server.home)
+    if server.environment:
+        server.onlooker.lose()
+    else:
+        _kill_containers(server.home)
     server.start()
     ended = _until(lambda: (s := _status(server, job))["TrainingJobStatus"] != "InProgress" and s)
     assert ended["TrainingJobStatus"] == "Failed"

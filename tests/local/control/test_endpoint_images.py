@@ -52,15 +52,29 @@ def image_command(hosting, environment, *argv):
     )
 
 
+@pytest.fixture
+def image_of(runner_kind, hosting, request):
+    """A folder with the algorithm as an image of the runner."""
+    def make(folder):
+        if runner_kind == "docker":
+            return request.getfixturevalue("build_own_image")(folder, "mine:Mine")
+        hosting.runner._images.add("mine", folder)
+        return "mine:latest"
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("load", "words"),
     [('raise ValueError("cannot load this")', "ValueError: cannot load this"),
      ("sys.exit(9)", "SystemExit: 9")],
 )
-def test_a_load_that_fails_is_the_first_thing_that_the_endpoint_tells(hosting, folder, load, words):
+@pytest.mark.both_runners
+def test_a_load_that_fails_is_the_first_thing_that_the_endpoint_tells(
+    hosting, image_of, folder, load, words
+):
     """HOST-23, pains 1: with the line, and no server's traceback."""
-    hosting.runner._images.add("mine", folder(load))
-    described = create(hosting, "mine:latest")
+    described = create(hosting, image_of(folder(load)))
     assert described["EndpointStatus"] == "Failed"
     reason = described["FailureReason"]
     assert reason.startswith(f"{SENTENCE}{words} (")
@@ -74,13 +88,22 @@ def test_a_load_that_fails_is_the_first_thing_that_the_endpoint_tells(hosting, f
     assert "HaltServer" not in text
 
 
-def test_an_endpoint_without_model_data_says_that_its_model_is_missing(hosting):
+@pytest.mark.both_runners
+def test_an_endpoint_without_model_data_says_that_its_model_is_missing(
+    hosting, runner_kind, request
+):
     """HOST-23, HOST-41."""
-    described = create(hosting, "byoa:latest")
+    described = create(
+        hosting, request.getfixturevalue("torch_free_image") if runner_kind == "docker"
+        else "byoa:latest",
+    )
     assert described["EndpointStatus"] == "Failed"
     assert described["FailureReason"].startswith(f"{SENTENCE}no model to serve: ")
     assert "to do: set ModelDataUrl" in described["FailureReason"]
     assert "[MODEL_MISSING]. Log: " in described["FailureReason"]
+
+
+# Folders that are registered as images are of processes alone.
 
 
 def test_an_image_that_an_endpoint_uses_is_removed_only_by_force(

@@ -1,4 +1,4 @@
-"""Jobs with a private /opt/ml and network, where the kernel allows them."""
+"""Jobs with a private /opt/ml and network: containers, and processes where the kernel allows it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 
+pytestmark = pytest.mark.both_runners
+
+
 @pytest.fixture
 def boxed(new_laboratory: Any) -> Any:
     laboratory = new_laboratory("auto")
-    if laboratory.runner.no_sandbox is not None:
+    if laboratory.runner.name == "process" and laboratory.runner.no_sandbox is not None:
         pytest.skip(f"no namespaces here: {laboratory.runner.no_sandbox}")
     return laboratory
 
@@ -45,7 +48,8 @@ def test_a_program_that_knows_only_opt_ml_trains(
     described = boxed.wait("private")
 
     assert described["FailureReason"] == "AlgorithmError: went wrong, exit code: 2"
-    assert boxed.lines("private") == ["/opt/ml/code"]
+    # A process has no image whose WORKDIR it could keep.
+    assert boxed.lines("private") == ["/opt/ml/code" if boxed.runner.name == "process" else "/"]
     assert boxed.keys("output/private/") == [
         "output/private/output/model.tar.gz", "output/private/output/output.tar.gz",
     ]
@@ -64,7 +68,7 @@ def test_a_script_from_a_channel_may_be_the_entrypoint(
         **training_request(
             "script",
             AlgorithmSpecification={
-                "TrainingImage": "byoa", "TrainingInputMode": "File",
+                "TrainingImage": boxed.byoa_image, "TrainingInputMode": "File",
                 "ContainerEntrypoint": ["/bin/bash"],
                 "ContainerArguments": [
                     "-c", "chmod +x /opt/ml/input/data/code/run.sh && "
@@ -105,6 +109,7 @@ def test_an_isolated_job_reaches_nothing_and_is_not_told_where_s3_is(
     assert boxed.keys("output/isolated/") == ["output/isolated/output/model.tar.gz"]
 
 
+@pytest.mark.process_only("an engine runs as it likes")
 def test_it_needs_no_root(boxed: Any, tmp_path: Path) -> None:
     """With user namespaces; what the container writes belongs to who started the server."""
     if os.geteuid() != 0:
