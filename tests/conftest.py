@@ -293,10 +293,10 @@ def build_image(engine: Any, base_image: str) -> Iterator[Callable[..., str]]:
     images are labelled `byoa.test` and removed at the session's end."""
     tags: list[str] = []
 
-    def build(folder: Path, **arguments: str) -> str:
+    def build(folder: Path, dockerfile: str = "Dockerfile", **arguments: str) -> str:
         tag = f"byoa-test-{folder.name.lower()}:{uuid.uuid4().hex[:8]}"
         events = engine.api.build(
-            path=str(folder), tag=tag, rm=True, forcerm=True, decode=True,
+            path=str(folder), dockerfile=dockerfile, tag=tag, rm=True, forcerm=True, decode=True,
             buildargs={"BASE_IMAGE": base_image, **arguments}, labels={"byoa.test": "1"},
         )
         said: list[str] = []

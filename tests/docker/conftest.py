@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from byoa.local.check.catalogue import all_checks
 from byoa.local.check.checks import CHECKS
 from byoa.local.check.runs import Result, run_checks
 from byoa.local.check.trial import Samples, Trial, Waits
-from byoa.local.runners.engine import connect
 
 BROKEN = Path(__file__).parent / "broken"
 QUICK = Waits(training_seconds=60, training_stop_seconds=15, hosting_stop_seconds=15,
@@ -32,34 +29,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def build_image() -> Iterator[Callable[..., str]]:
-    """Builds a folder with a Dockerfile; the images of a session are removed at its end.
+def build_image(build_image: Callable[..., str], engine: Any) -> Callable[..., str]:
+    """As for all tests; what config.json beside a Dockerfile says replaces members of the image's
+    configuration."""
 
-    What config.json beside it says replaces members of the image's configuration.
-    """
-    engine = connect()
-    base = os.environ.get("BYOA_BASE_IMAGE", "byoa-base:bookworm")
-    tags: list[str] = []
-
-    def build(folder: Path, dockerfile: str = "Dockerfile", **arguments: str) -> str:
-        tag = f"byoa-test-check-{folder.name}:{uuid.uuid4().hex[:8]}"
-        stream = engine.api.build(
-            path=str(folder), dockerfile=dockerfile, tag=tag, rm=True, forcerm=True, decode=True,
-            buildargs={"BASE_IMAGE": base, **arguments}, labels={"byoa.test": "check"},
-        )
-        lines: list[str] = []
-        for event in stream:
-            lines.append(str(event.get("stream") or event.get("error") or "").rstrip())
-            assert "error" not in event, "\n".join(lines)
-        tags.append(tag)
+    def build(folder: Path, **arguments: str) -> str:
+        tag = build_image(folder, **arguments)
         if folder.joinpath("config.json").exists():
             _configure(engine, tag, json.loads(folder.joinpath("config.json").read_text()))
         return tag
 
-    yield build
-    for tag in reversed(tags):
-        engine.api.remove_image(tag, force=True)
-    engine.close()
+    return build
 
 
 def _configure(engine: Any, tag: str, members: dict[str, Any]) -> None:
