@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 import docker.errors
 
+from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from byoa.container.errors import ByoaError, UnsupportedError
 from byoa.local.runners import docker_container as known
 from byoa.local.runners import engine
@@ -30,6 +32,10 @@ from byoa.local.runners.docker_machine import Machine
 from byoa.local.runners.docker_networks import NO_DNS, NO_DNS_OPTIONS, DockerNetworks
 from byoa.local.runners.docker_request import LOOPBACK, Place, container_request
 
+_CANNOT_RUN = re.compile(
+    'exec: ".*(?:not found|no such file|is a directory|(?P<denied>permission denied|format error))',
+    re.IGNORECASE,
+)
 HOST_NAME = "host.docker.internal"  # of this machine, where an address does not lead to it
 
 log = logging.getLogger("byoa.docker")
@@ -151,14 +157,15 @@ class DockerRunner(Runner):
             try:
                 api.start(made["Id"])
             except docker.errors.APIError as error:
-                state = api.inspect_container(made["Id"])
-                if state["State"]["ExitCode"] not in NEVER_RUN:
+                state = _never_run(api.inspect_container(made["Id"]), error)
+                if state is None:
                     with contextlib.suppress(docker.errors.APIError):
                         api.remove_container(made["Id"], v=True, force=True)
                     self._remove_own(labels.get(known.OWN_NETWORK))
                     raise _refusal(spec, error) from error
-            state = api.inspect_container(made["Id"])
-        log.info("%s: Docker runs %s (%s)", spec.name, image.name, image.id[:19])
+            else:
+                state = api.inspect_container(made["Id"])
+        log.info("%s: %s runs %s (%s)", spec.name, self.engine, image.name, image.id[:19])
         return self._hold(state)
 
     def adopt(self, handle: Mapping[str, Any]) -> Container | None:
@@ -362,10 +369,26 @@ class DockerRunner(Runner):
             # An address is better: with a name, boto3 puts the bucket's name before it.
             log.warning(
                 "containers find this server by the name %s, if at all: their engine's network is"
-                " not this machine's", HOST_NAME,
+                " not this machine's; start it with --host 0.0.0.0 if they must", HOST_NAME,
             )
             self._no_door = True
             return None
+
+
+def _never_run(
+    state: dict[str, Any], error: docker.errors.APIError
+) -> dict[str, Any] | None:
+    """The account of a container whose program cannot be run, with the code for that; None where
+    the engine refuses for another reason (TRAIN-144)."""
+    said = explanation(error)
+    code = state["State"]["ExitCode"]  # Docker's; Podman tells in words alone
+    if code not in NEVER_RUN:
+        match = _CANNOT_RUN.search(said)
+        if match is None:
+            return None
+        code = EXIT_NOT_EXECUTABLE if match["denied"] else EXIT_NOT_FOUND
+    told = {"Status": "created", "ExitCode": code, "Error": said}
+    return {**state, "State": {**state["State"], **told}}
 
 
 def _refusal(spec: ContainerSpec, error: docker.errors.APIError) -> ByoaError:

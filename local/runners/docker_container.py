@@ -65,7 +65,9 @@ class DockerContainer(Container):
         self.own_network = labels.get(OWN_NETWORK)
         self._address = _address(state, labels)
         self._log_path = Path(labels[LOG])
-        self._pump = LogPump(api, self.id, self._log_path, int(labels[OFFSET]))
+        self._pump = LogPump(
+            api, self.id, self._log_path, int(labels[OFFSET]), follow=not machine.podman
+        )
         self._exit: Exit | None = None
         self._failure: ByoaError | None = None
         self._over = threading.Event()
@@ -221,7 +223,7 @@ def _address(
 ) -> tuple[str, int] | None:
     """Where the container's port answers: published on loopback, or its own address where it is
     in a network that publishes nothing."""
-    if PORT not in labels:
+    if PORT not in labels or state["State"]["Status"] == "created":
         return None
     port = int(labels[PORT])
     if OWN_NETWORK in labels:

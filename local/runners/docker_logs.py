@@ -25,6 +25,7 @@ LOG_CONFIG = {
 }
 
 PAUSE_SECONDS = 0.2  # before a broken stream is read again
+RELATIVE_PAUSE = 5.0  # to the time that reading the whole record took
 STALL_SECONDS = 5.0  # without progress, after the container's end, a stream is given up
 FINISH_SECONDS = 30.0  # of failing to write or read the rest
 
@@ -32,10 +33,17 @@ log = logging.getLogger("byoa.docker")
 
 
 class LogPump:
-    """Copies one container's output; `offset` is the file's size before its first byte."""
+    """Copies one container's output; `offset` is the file's size before its first byte.
 
-    def __init__(self, api: Any, container: str, path: Path, offset: int) -> None:
+    Podman's followed stream drops lines of a burst: there the whole record is read again and again,
+    with pauses that grow with it (`follow` False).
+    """
+
+    def __init__(
+        self, api: Any, container: str, path: Path, offset: int, *, follow: bool = True
+    ) -> None:
         self._api = api
+        self._follow = follow
         self._container = container
         self._path = path
         self._offset = offset
@@ -89,16 +97,19 @@ class LogPump:
     def _pump(self) -> None:
         told = False
         while True:
+            began, pause = time.monotonic(), PAUSE_SECONDS
             try:
-                self._copy(follow=True)
+                self._copy(follow=self._follow)
                 told = False
+                if not self._follow:
+                    pause += RELATIVE_PAUSE * (time.monotonic() - began)
             except BROKEN as error:
                 if _is_gone(error):
                     return
                 if not told:
                     log.warning("the log %s is interrupted: %s", self._path, error)
                 told = True
-            if self._ended.wait(PAUSE_SECONDS) or self._given_up:
+            if self._ended.wait(pause) or self._given_up:
                 return
 
     def _copy(self, *, follow: bool) -> None:

@@ -76,9 +76,10 @@ class DockerNetworks:
 
     def gateway(self) -> str | None:
         """This machine's address in the network that containers have by default."""
-        for name in ("bridge", "podman"):
-            found = self._find(name)
-            for entry in (found or {}).get("IPAM", {}).get("Config") or ():
+        for found in self._api.networks():
+            if found["Name"] not in ("bridge", "podman"):
+                continue
+            for entry in (found.get("IPAM") or {}).get("Config") or ():
                 subnet = ipaddress.ip_network(entry["Subnet"])
                 if subnet.version == 4:  # a default bridge does not tell its own: it is the first
                     return str(entry.get("Gateway") or next(subnet.hosts()))

@@ -59,7 +59,7 @@ def request_of(training_request: Any, torch_free_image: str) -> Callable[..., di
 
 
 def test_a_job_in_a_container_uses_this_service_s_s3_and_leaves_nothing(
-    docker_sagemaker: Any, engine: Any, request_of: Any
+    docker_sagemaker: Any, engine: Any, request_of: Any, torch_free_image: str
 ) -> None:
     """TRAIN-81, TRAIN-130, pains of root-owned files."""
     server = docker_sagemaker()
@@ -79,7 +79,7 @@ def test_a_job_in_a_container_uses_this_service_s_s3_and_leaves_nothing(
     while left(engine, server) and time.monotonic() < end:
         time.sleep(0.05)
     assert left(engine, server) == []
-    assert "Docker runs" in (server.home / "server.log").read_text()
+    assert f" runs {torch_free_image} (sha256:" in (server.home / "server.log").read_text()
     status = json.loads(server.byoa("status", "--json").stdout)
     assert status["runner"] == "docker" and status["containers"].startswith(("Docker", "Podman"))
 
