@@ -222,16 +222,19 @@ class Hosting(Clients):
         self.buckets.close()
 
 
-@pytest.fixture
-def hosted_image(runner_kind, request, tmp_path_factory):
-    """The model server as an image of the runner."""
-    if runner_kind == "process":
-        return IMAGE
+@pytest.fixture(scope="session")
+def model_server_image(build_image, tmp_path_factory):
     folder = tmp_path_factory.mktemp("image") / "model-server"
     folder.mkdir()
     folder.joinpath("Dockerfile").write_text(DOCKERFILE)
     shutil.copy(SERVER, folder)
-    return request.getfixturevalue("build_image")(folder)
+    return build_image(folder)
+
+
+@pytest.fixture
+def hosted_image(runner_kind, request):
+    """The model server as an image of the runner."""
+    return IMAGE if runner_kind == "process" else request.getfixturevalue("model_server_image")
 
 
 @pytest.fixture
