@@ -14,6 +14,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -228,10 +229,6 @@ class DockerRunner(Runner):
 
     def _orphans(self, keep: Callable[[str], bool]) -> list[tuple[str, Callable[[], None]]]:
         api, found = self._client.api, []
-
-        def removal(act: Callable[..., None], *args: Any, **more: Any) -> Callable[[], None]:
-            return lambda: act(*args, **more)
-
         with answers("to list what is left"):
             for each in self._list():
                 labels = each["Labels"]
@@ -240,13 +237,13 @@ class DockerRunner(Runner):
                     continue  # it ends by itself
                 if labels.get(known.SERVER) != self._server and not keep(name):
                     found.append((
-                        name, removal(api.remove_container, each["Id"], v=True, force=True)
+                        name, partial(api.remove_container, each["Id"], v=True, force=True)
                     ))
             for network in self._networks.named(f"{known.HOME}={self._home}"):
                 labels = network["Labels"]
                 name = labels.get(known.NAME, network["Name"])
                 if labels.get(known.SERVER) != self._server and not keep(name):
-                    found.append((name, removal(self._networks.remove, network["Name"])))
+                    found.append((name, partial(self._networks.remove, network["Name"])))
         return found
 
     def _list(self) -> list[dict[str, Any]]:

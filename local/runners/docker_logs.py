@@ -75,19 +75,26 @@ class LogPump:
         with self._lock:
             self._given_up = True  # of the followed stream: from here on nobody else writes
         deadline = time.monotonic() + FINISH_SECONDS
-        while not self._left:
+        problem: Exception | None = None
+        pause = 0.0
+        while True:
             try:
-                # A followed stream may end before the last lines: the engine's last entry tells.
-                if self._api.logs(self._container, timestamps=True, tail=1) != self._last:
-                    self._copy(follow=False)
-                return
+                # A followed stream may end before the last lines, and the SDK takes a broken one
+                # for one that ended: the engine's last entry tells.
+                if self._api.logs(self._container, timestamps=True, tail=1) == self._last:
+                    return
+                self._copy(follow=False)
+                if not self._follow:  # Podman's last entry is not the last of the whole
+                    return
             except BROKEN as error:
                 if _is_gone(error):
                     return
-                if time.monotonic() > deadline:
-                    log.error("the end of %s cannot be written: %s", self._path, error)
-                    return
-                time.sleep(PAUSE_SECONDS)
+                problem = error
+            if time.monotonic() > deadline:
+                log.error("the end of %s cannot be written: %s", self._path, problem or "it grows")
+                return
+            time.sleep(pause)
+            pause = PAUSE_SECONDS
 
     def abandon(self) -> None:
         """Stop following a container that nobody can ask about any more."""
