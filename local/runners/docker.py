@@ -228,7 +228,8 @@ class DockerRunner(Runner):
         return removed
 
     def _orphans(self, keep: Callable[[str], bool]) -> list[tuple[str, Callable[[], None]]]:
-        api, found = self._client.api, []
+        api = self._client.api
+        found: list[tuple[str, Callable[[], None]]] = []
         with answers("to list what is left"):
             for each in self._list():
                 labels = each["Labels"]
@@ -236,9 +237,8 @@ class DockerRunner(Runner):
                 if known.HELPER in labels and each["State"] == "running":
                     continue  # it ends by itself
                 if labels.get(known.SERVER) != self._server and not keep(name):
-                    found.append((
-                        name, partial(api.remove_container, each["Id"], v=True, force=True)
-                    ))
+                    remove = partial(api.remove_container, each["Id"], v=True, force=True)
+                    found.append((name, remove))
             for network in self._networks.named(f"{known.HOME}={self._home}"):
                 labels = network["Labels"]
                 name = labels.get(known.NAME, network["Name"])
