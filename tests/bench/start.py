@@ -64,7 +64,8 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "BYOA_"))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "byoa.local.cli", "up", "--home", str(home), "--port", "0"],
-            env=environment | {"BYOA_SANDBOX": sandbox}, start_new_session=True,
+            env=environment | {"BYOA_RUNNER": "process", "BYOA_SANDBOX": sandbox},
+            start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         self.url = self._wait_for(home / "server.json")
