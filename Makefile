@@ -78,8 +78,10 @@ wheels:         ## fill wheels/, from which `make image` then builds without a n
 image-size:     ## print what the image adds to its base, and its largest directories
 	$(PYTHON) container/image/size.py $(DOCKER) $(BASE_IMAGE) $(IMAGE)
 
+# They wait for the engine more than they compute.
+DOCKER_WORKERS ?= 4
 test-docker: $(VENV)/dev   ## run the tests that need a container engine and both images
-	$(BIN)/python -m pytest -m docker -n $(WORKERS)
+	$(BIN)/python -m pytest -m docker -n $(DOCKER_WORKERS) --dist worksteal --durations 20
 
 UPGRADE ?=
 lock:           ## lock the image's versions; UPGRADE=--upgrade takes the newest that fit

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Local mode has one host port for endpoints, 8080, and one network: no two tests at a time.
-pytestmark = pytest.mark.xdist_group("sagemaker-local-mode")
-
+# Local mode has one host port for endpoints, 8080, and one network: this is its only test.
 SCRIPT = '''
 import sys
 from pathlib import Path
