@@ -50,7 +50,8 @@ def python(engine: Any) -> Callable[[str, str], Any]:
 
 @pytest.fixture(scope="module")
 def sizes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("image_size", ROOT / "container" / "image" / "size.py")
+    program = ROOT / "container" / "image" / "size.py"
+    spec = importlib.util.spec_from_file_location("image_size", program)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
