@@ -202,6 +202,8 @@ def bind_labelled(trial: Trial) -> Verdict:
     cure=f"add LABEL {MULTI_LABEL}=true; without it a multi-model endpoint refuses the image",
 )
 def multi_labelled(trial: Trial) -> Verdict:
+    if facts_of(trial).labels.get(MULTI_LABEL) == "false":  # its code may well refuse the variable
+        return passed(f"{MULTI_LABEL}=false")
     return _labelled(
         trial, MULTI_LABEL, re.compile(r"SAGEMAKER_MULTI_MODEL|/models/\{?<?\w*>?\}?/invoke")
     )
@@ -209,8 +211,8 @@ def multi_labelled(trial: Trial) -> Verdict:
 
 def _labelled(trial: Trial, label: str, evidence: re.Pattern[str]) -> Verdict:
     facts = facts_of(trial)
-    if label in facts.labels:  # also false is an answer; whether it is one, another check tells
-        return passed(f"{label}={facts.labels[label]}")
+    if facts.labels.get(label) == "true":
+        return passed(f"{label}=true")
     for path, text in image.sources(facts):
         for number, line in enumerate(text.splitlines(), 1):
             if evidence.search(line) and not line.lstrip().startswith("#"):
