@@ -33,8 +33,8 @@ def build_image(build_image: Callable[..., str], engine: Any) -> Callable[..., s
     """As for all tests; what config.json beside a Dockerfile says replaces members of the image's
     configuration."""
 
-    def build(folder: Path, **arguments: str) -> str:
-        tag = build_image(folder, **arguments)
+    def build(folder: Path, dockerfile: str = "Dockerfile", **arguments: str) -> str:
+        tag = build_image(folder, dockerfile, **arguments)
         if folder.joinpath("config.json").exists():
             _configure(engine, tag, json.loads(folder.joinpath("config.json").read_text()))
         return tag
