@@ -322,7 +322,7 @@ class DockerRunner(Runner):
 
     def _place(self, spec: ContainerSpec, labels: dict[str, str]) -> Place:
         """Where the container is in the engine's networks; its own are made first."""
-        network, publish = None, None
+        network, address, publish = None, None, None
         host: dict[str, Any] = {}
         shared = spec.network if spec.network and len(spec.network.hosts) > 1 else None
         if spec.isolated:
@@ -342,9 +342,14 @@ class DockerRunner(Runner):
         if shared is not None and network is None:
             network = self._prefix + shared.name
             self._networks.ensure(
-                network, {**self._labels, known.NAME: shared.name}, isolated=shared.isolated
+                network, {**self._labels, known.NAME: shared.name}, isolated=shared.isolated,
+                fixed=True,
             )
-        return Place(network, publish, host)
+            # The engine knows a name only while its container runs; a peer may ask before or after.
+            known_hosts = self._networks.addresses(network, shared.hosts)
+            address = known_hosts.pop(spec.host or "", None)
+            host["extra_hosts"] = {**host.get("extra_hosts", {}), **known_hosts}
+        return Place(network, address, publish, host)
 
     def _open_door(self, port: int) -> tuple[str, int] | None:
         """Address and port at which containers reach this server; None where only a name may lead

@@ -25,6 +25,7 @@ class Place:
     """Where a container is in the engine's networks."""
 
     network: str | None = None  # None: the default one, unless `host` says otherwise
+    address: str | None = None  # in that network; None: the engine's choice
     publish: int | None = None  # the container's port that gets a free one on loopback
     host: dict[str, Any] = field(default_factory=dict)  # settings of names and name servers
 
@@ -38,7 +39,9 @@ def container_request(
         log.info("%s: this machine has less than the instance type: %s", spec.name, lacks)
     joined = None
     if place.network is not None:
-        end = api.create_endpoint_config(aliases=[spec.host] if spec.host else None)
+        end = api.create_endpoint_config(
+            aliases=[spec.host] if spec.host else None, ipv4_address=place.address
+        )
         joined = api.create_networking_config({place.network: end})
     mode = {} if place.network is None else {"network_mode": place.network}
     published = {} if place.publish is None else {

@@ -106,6 +106,28 @@ def test_hosts_of_a_job_find_one_another_and_their_network_goes_with_them(
     assert names_of(engine, f"byoa.home={tmp_path / 'home'}") == []
 
 
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_host_s_name_is_known_before_it_starts_and_after_it_has_ended(
+    docker_runner: Any, spec: Any, isolated: bool
+) -> None:
+    """TRAIN-65: the engine itself knows a name only while its container runs."""
+    network = Network("job-d", HOSTS, isolated)
+    asking = "import socket; print(*(socket.gethostbyname(f'algo-{n}') for n in (1, 2)))"
+    try:
+        printed = []
+        for host in HOSTS:  # one after the other
+            box = spec(asking, host, host=host, network=network, isolated=isolated)
+            container = docker_runner.start(box)
+            assert container.wait(20).code == 0, box.log.read_text()
+            container.remove()
+            printed.append(box.log.read_text())
+        assert printed[0] == printed[1]
+        first, second = printed[0].split()
+        assert first != second
+    finally:
+        docker_runner.release(network)
+
+
 def test_isolated_hosts_find_one_another_and_nothing_else(
     docker_runner: Any, engine: Any, meet: Any, greeter: int
 ) -> None:
