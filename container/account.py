@@ -168,7 +168,10 @@ def _unwritable(directory: Path, cause: str | None) -> ContractError:
 
 
 def unreadable(directory: Path) -> Path | None:
-    """The first file or directory in `directory` that this process may not read."""
+    """The first file or directory in `directory` that this process may not read; one that is not
+    there is no such."""
+    if not directory.exists() and os.access(directory.parent, os.X_OK):
+        return None
     if not os.access(directory, os.R_OK | os.X_OK):
         return directory
     for place, directories, files in os.walk(directory):

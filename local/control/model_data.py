@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -198,7 +199,9 @@ def make_read_only(directory: Path) -> None:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory that may have read-only parts; absent is fine."""
+    """Remove a directory that may have read-only parts; absent is fine, and so is somebody else's
+    removing it at the same time."""
     for folder, _, _ in os.walk(directory):
-        os.chmod(folder, 0o700)
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(folder, 0o700)
     shutil.rmtree(directory, ignore_errors=True)

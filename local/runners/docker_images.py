@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from byoa.local.runners.images import OWN_REPOSITORY, Reference
 
 _NEAREST = 5
 _OURS = "amd64"  # what the service's instances are, but for the Arm types (TRAIN-13)
+
+ECR = re.compile(r"\d{12}\.dkr\.ecr[.a-z0-9-]*\.amazonaws\.com(\.cn)?")
 
 log = logging.getLogger("byoa.docker")
 
@@ -145,7 +148,11 @@ class DockerImages:
         digests = [each for each in image.get("RepoDigests") or () if each.startswith(own)]
         if not digests:
             return False
-        document = self._distribution(reference)
+        try:
+            document = self._distribution(reference)
+        except ByoaError as error:
+            log.warning("image %s is taken as it was pulled before: %s", reference, error)
+            return False
         return document is not None and f"{own}{document['Descriptor']['digest']}" not in digests
 
     def _pull(self, reference: str) -> Found | None:
@@ -175,8 +182,8 @@ class DockerImages:
             "IMAGE_UNKNOWN",
             f"{where} no image {reference!r}",
             expected="an image that is here"
-            + (f"; the nearest: {', '.join(near)}" if near else "; there is none so far"),
-            remedy="byoa build" if own else f"docker pull {reference}",
+            + (f"; the nearest: {', '.join(near)}" if near else ""),
+            remedy="byoa build" if own else _remedy(reference, near, self._registry),
         )
 
     def _nearest(self, reference: str) -> list[str]:
@@ -187,5 +194,20 @@ class DockerImages:
             })
         last = Reference.parse(reference).repository.rpartition("/")[2]
         same = [n for n in names if Reference.parse(n).repository.rpartition("/")[2] == last]
-        close = difflib.get_close_matches(reference, names, _NEAREST, 0.3)
-        return list(dict.fromkeys([*same, *close, *names]))[:_NEAREST]
+        close = difflib.get_close_matches(reference, names, _NEAREST, 0.6)
+        return list(dict.fromkeys([*same, *close]))[:_NEAREST]
+
+
+def _remedy(reference: str, near: list[str], registry: str) -> str:
+    """How the engine comes to have the image: what is here gets the name, or it is brought."""
+    wanted = Reference.parse(reference)
+    if near and wanted.digest is None:
+        return f"docker tag {near[0]} {reference}, if that is the one you mean"
+    if registry:
+        return f"byoa push it to {registry} first"
+    if wanted.registry is None or ECR.fullmatch(wanted.registry) is None:
+        return f"docker pull {reference}"
+    return (
+        f"docker pull {reference} after a login to your own account's registry, or name one that"
+        " stands for it in BYOA_REGISTRY"
+    )

@@ -117,3 +117,9 @@ def test_a_model_that_the_image_s_user_may_not_read_is_served_as_root_and_the_pl
         assert line.endswith(
             f"workers as root (uid 0), not byoa: {path} is of uid 0, mode {mode:04o}"
         )
+
+
+def test_a_model_directory_that_is_missing_is_not_called_unreadable(tmp_path):
+    """`docker run IMAGE serve` without a mount."""
+    with pytest.raises(AlgorithmError, match="MODEL_MISSING"):
+        load(tmp_path / "model")

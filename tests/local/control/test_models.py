@@ -224,3 +224,19 @@ def test_contradictions_in_the_data_source_are_refused(container, words):
     """HOST-43."""
     with pytest.raises(ValidationException, match=words):
         model_data(container, "c")
+
+
+def test_two_that_remove_one_tree_at_once_are_both_done(tmp_path):
+    """An endpoint that failed clears up while it is deleted."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    for attempt in range(20):
+        tree = tmp_path / str(attempt)
+        for number in range(20):
+            folder = tree / str(number) / "model"
+            folder.mkdir(parents=True)
+            (folder / "weights").write_bytes(b"")
+            folder.chmod(0o500)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(remove_tree, [tree] * 4))
+        assert not tree.exists()

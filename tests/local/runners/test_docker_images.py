@@ -90,9 +90,16 @@ def test_an_unknown_image_is_refused_with_the_nearest_and_the_command(
         docker_runner.check(f"registry.example.com:5000/{image.replace(':1', ':9')}")
     assert caught.value.code == "IMAGE_UNKNOWN"
     assert f"the nearest: {image}" in str(caught.value.expected)
-    assert caught.value.remedy == "docker pull registry.example.com:5000/" + image.replace(
-        ":1", ":9"
-    )
+    wanted = "registry.example.com:5000/" + image.replace(":1", ":9")
+    assert caught.value.remedy == f"docker tag {image} {wanted}, if that is the one you mean"
+    for name, cure in (
+        ("registry.example.com:5000/qqq/zzz:1", "docker pull registry.example.com:5000/qqq/zzz:1"),
+        (f"{ECR}/qqq/zzz:1", "after a login to your own account's registry"),
+    ):
+        with pytest.raises(UnsupportedError) as caught:
+            docker_runner.check(name)
+        assert cure in str(caught.value.remedy)
+        assert "nearest" not in str(caught.value.expected)
     with pytest.raises(UnsupportedError) as caught:
         docker_runner.check(f"{ECR}/byoa:no-such-tag")
     assert caught.value.remedy == "byoa build"
@@ -147,6 +154,20 @@ def test_a_registry_that_does_not_answer_is_named(
         runner.check(f"{ECR}/{image}")
     assert caught.value.code == "REGISTRY_UNREACHABLE"
     assert "BYOA_REGISTRY" in str(caught.value.remedy)
+
+
+def test_what_was_pulled_runs_on_while_its_registry_is_down(
+    engine: Any, names: str, small: Callable[[], str], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    uri = f"{ECR}/{names}:1"
+    with Registry(tmp_path / "registry") as registry:
+        images = DockerImages(engine.api, machine(engine), registry.address)
+        identity = small()
+        push(engine, f"{names}:1", registry.address)
+        assert images.fetch(uri).id == identity
+    assert images.fetch(uri).id == identity
+    assert "is taken as it was pulled before" in caplog.text
 
 
 class Foreign(Machine):
