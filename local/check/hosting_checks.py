@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 
 from byoa.container.contract import (
+    DEFAULT_PORT,
     EXECUTION_PARAMETERS_PATH,
     EXIT_NOT_EXECUTABLE,
     EXIT_NOT_FOUND,
@@ -17,13 +18,14 @@ from byoa.container.supervisor import Exit
 from byoa.local.check.checks import Verdict, check, failed, passed, skipped
 from byoa.local.check.hosting_http import LATE, NoReply, Reply
 from byoa.local.check.hosting_server import (
+    Serving,
     described,
     first_start,
     is_everywhere,
     is_loopback,
     shared,
 )
-from byoa.local.check.training_causes import is_foreign
+from byoa.local.check.training_causes import hidden_in, is_foreign
 from byoa.local.check.trial import Trial
 
 _NO_MODEL = (
@@ -31,6 +33,13 @@ _NO_MODEL = (
 )
 _PINGS = 5
 _TRANSFORM_MEGABYTES = 100  # MaxPayloadInMB × MaxConcurrentTransforms (BT-05)
+
+
+def _no_model(server: Serving) -> str:
+    return (
+        f"/ping was not 200 within {server.seconds:.0f} s, and {_NO_MODEL}; where the image has a"
+        " model of its own, --startup-seconds says how long it loads"
+    )
 
 
 @check(
@@ -52,6 +61,9 @@ def serve_starts(trial: Trial) -> Verdict:
     if is_foreign(trial.facts):
         return skipped("the image is for another processor than this machine's")
     cause, cure = _why_ended(server.ended, server.box.log, server.seconds)
+    hidden = hidden_in(trial.facts, server.box.log)
+    if hidden is not None:
+        cause, cure = f"{cause}; {hidden.cause}", hidden.cure
     return failed(cause, cure=cure, evidence=server.box.tail())
 
 
@@ -91,7 +103,8 @@ def _why_ended(ended: Exit, log: str, seconds: float) -> tuple[str, str]:
     clause="HOST-10, TRAP-06",
     group="hosting",
     title="The server listens on port 8080",
-    cure="bind to port 8080, or to SAGEMAKER_BIND_TO_PORT where that is set",
+    cure=f"bind to 0.0.0.0:{DEFAULT_PORT}, or where SAGEMAKER_BIND_TO_PORT is set to that port"
+    " of 0.0.0.0",
     needs=("serve-starts",),
 )
 def listens_on_the_port(trial: Trial) -> Verdict:
@@ -100,11 +113,13 @@ def listens_on_the_port(trial: Trial) -> Verdict:
     if on_port or server.answered is not None:
         return passed(described(on_port))
     if server.without_model:
-        return skipped(_NO_MODEL)
+        return skipped(_no_model(server))
     if server.listeners:
+        wrong = f"not on port {server.port}"
+        if all(is_loopback(host) for host, _ in server.listeners):  # both faults at once
+            wrong = f"must be 0.0.0.0:{server.port}: neither the address nor the port is right"
         return failed(
-            f"it listens on {described(server.listeners)}, not on port {server.port}",
-            evidence=server.box.tail(),
+            f"it listens on {described(server.listeners)}, {wrong}", evidence=server.box.tail()
         )
     return failed(
         f"nothing listens on any port after {server.seconds:.0f} s",
@@ -145,7 +160,7 @@ def ping_answers_200(trial: Trial) -> Verdict:
     if server.ready:
         return passed(f"after {server.seconds:.1f} s")
     if server.without_model:
-        return skipped(_NO_MODEL)
+        return skipped(_no_model(server))
     reply = server.ping if isinstance(server.ping, Reply) else server.answered
     if reply is None:
         return failed(

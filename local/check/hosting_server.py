@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from byoa.container.contract import DEFAULT_PORT, INVOCATIONS_PATH, PING_PATH
+from byoa.container.contract import (
+    DEFAULT_PORT,
+    INVOCATIONS_PATH,
+    PING_PATH,
+    STARTUP_WINDOW_SECONDS,
+)
 from byoa.container.supervisor import Exit
 from byoa.local.check import training_runs
 from byoa.local.check.box import Box
@@ -27,6 +32,8 @@ POLL_SECONDS = 0.1
 SLOW_PING_SECONDS = 10.0
 # A share of the start-up window: what is wrong for so long while the server is up stays wrong.
 PATIENCE = 1 / 16
+# A server that has nothing to load is ready soon, or waits for a model that never comes.
+NO_MODEL_SECONDS = 20.0
 UNKNOWN_TYPE = "application/x-byoa-unknown"
 _ENGINE_DNS = "127.0.0.11"  # Docker's resolver listens there in networks of one's own
 
@@ -50,8 +57,18 @@ class Serving:
 
     @property
     def without_model(self) -> bool:
-        folder = self.box.ml / "model"
-        return not any(path.is_file() for path in folder.rglob("*"))
+        return not any(
+            path.is_file()
+            for name in ("model", "models") for path in (self.box.ml / name).rglob("*")
+        )
+
+    @property
+    def startup_seconds(self) -> float:
+        """How long it may take to be ready; shorter without a model, unless the user set it."""
+        limit = self.trial.limits.startup_seconds
+        if limit == STARTUP_WINDOW_SECONDS and self.without_model:
+            return NO_MODEL_SECONDS
+        return limit
 
     def request(
         self, method: str, path: str, *, headers: Headers = (), body: bytes | None = None,
@@ -103,8 +120,9 @@ def serve(
 
 def _come_up(serving: Serving) -> None:
     limits = serving.trial.limits
+    window = serving.startup_seconds
     began = time.monotonic()
-    patience = limits.startup_seconds * PATIENCE
+    patience = window * PATIENCE
     wrong_since: float | None = None
     while True:
         serving.seconds = time.monotonic() - began
@@ -112,7 +130,7 @@ def _come_up(serving: Serving) -> None:
         if serving.ended is not None:
             return
         serving.ping = outcome = serving.get_ping(
-            min(SLOW_PING_SECONDS, max(limits.startup_seconds, limits.ping_seconds))
+            min(SLOW_PING_SECONDS, max(window, limits.ping_seconds))
         )
         now = time.monotonic()
         serving.seconds = now - began
@@ -127,7 +145,7 @@ def _come_up(serving: Serving) -> None:
                 return
         else:
             wrong_since = None
-        if serving.seconds > limits.startup_seconds:
+        if serving.seconds > window:
             serving.ended = serving.box.wait(0.0)
             return
         time.sleep(POLL_SECONDS)

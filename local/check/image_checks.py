@@ -120,11 +120,19 @@ def not_an_init(trial: Trial) -> Verdict:
 def nothing_hidden(trial: Trial) -> Verdict:
     hidden = [each.path for each in facts_of(trial).files.below(str(ROOT))
               if not each.is_directory]
+    if hidden and image.hidden(facts_of(trial)) is not None:
+        return skipped("a program that the service starts is among them: train-or-serve-found")
     if hidden:
         more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
-        return failed(f"hidden at run time: {', '.join(hidden[:3])}{more}",
+        return failed(f"hidden at run time: {', '.join(hidden[:3])}{more}{_and_workdir(trial)}",
                       evidence="\n".join(hidden[:20]))
     return passed()
+
+
+def _and_workdir(trial: Trial) -> str:
+    folder = facts_of(trial).workdir or "/"
+    inside = folder == str(ROOT) or folder.startswith(f"{ROOT}/")
+    return f"; WORKDIR is {folder}" if inside else ""
 
 
 @check(
@@ -138,6 +146,9 @@ def workdir(trial: Trial) -> Verdict:
     facts = facts_of(trial)
     folder = facts.workdir or "/"
     if folder == str(ROOT) or folder.startswith(f"{ROOT}/"):
+        if any(not each.is_directory for each in facts.files.below(folder)):
+            return skipped(f"WORKDIR is {folder}, whose files the service hides, of which"
+                           " nothing-below-opt-ml or train-or-serve-found tells")
         return failed(f"WORKDIR is {folder}, which the service mounts over")
     found = facts.files.resolve(folder)
     if found is not None and not found.is_directory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
+from byoa.container.contract import ROOT
 from byoa.local.check import image_programs as image
 from byoa.local.check.checks import Verdict, check, failed, passed, skipped
 from byoa.local.check.image_checks import facts_of
@@ -21,15 +22,23 @@ UNBUFFERED = re.compile(
 
 @check(
     "train-or-serve-found",
-    clause="TRAIN-01, HOST-01, TRAP-01",
+    clause="TRAIN-01, TRAIN-07, HOST-01, TRAP-01, TRAP-11",
     group="image",
-    title="What the service starts is in the image",
+    title="What the service starts is in the image, outside /opt/ml",
     cure="give the image an ENTRYPOINT in exec form that takes `train` and `serve`, or put"
     " executables of these names on PATH",
 )
 def found(trial: Trial) -> Verdict:
     facts = facts_of(trial)
     missing = image.missing(facts)
+    hidden = image.hidden(facts)
+    if hidden is not None:
+        return failed(
+            f"{hidden.path} is what the image starts, and the service mounts over {ROOT}: at run"
+            " time it is not there",
+            cure="put the programs, PATH and WORKDIR elsewhere, such as /opt/program; only data,"
+            " configuration and the model are below /opt/ml",
+        )
     path = facts.environment.get("PATH") or image.DEFAULT_PATH
     if facts.entrypoint and missing:
         where = "" if "/" in missing[0] else f" on PATH ({path})"

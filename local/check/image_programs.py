@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from byoa.container.contract import ROOT
 from byoa.local.check.image_facts import ImageFacts
 from byoa.local.check.image_files import Entry
 
@@ -41,26 +42,40 @@ def is_shell(name: str) -> bool:
     return posixpath.basename(name) in SHELLS
 
 
-def find(facts: ImageFacts, name: str) -> Entry | None:
+def find(facts: ImageFacts, name: str, *, hidden: bool = False) -> Entry | None:
     """The file that `name` stands for: a path from WORKDIR, or the first of that name on PATH.
 
-    One that may not be executed is found as well, but after all that may.
+    One that may not be executed is found as well, but after all that may. What the service's mount
+    hides is found with `hidden` alone.
     """
     files = facts.files
     if "/" in name:
         found = files.resolve(posixpath.join(facts.workdir or "/", name))
-        return found if found is not None and found.is_file else None
+        return found if _is_there(found, hidden) else None
     path = facts.environment.get("PATH") or DEFAULT_PATH
     matches = [
         found
         for folder in path.split(":")
-        if (found := files.resolve(posixpath.join(folder or "/", name))) and found.is_file
+        if (found := files.resolve(posixpath.join(folder or "/", name)))
+        and _is_there(found, hidden)
     ]
     return next((each for each in matches if each.mode & 0o111), matches[0] if matches else None)
 
 
+def _is_there(entry: Entry | None, hidden: bool) -> bool:
+    if entry is None or not entry.is_file:
+        return False
+    return hidden or not entry.path.startswith(f"{ROOT}/")
+
+
+def hidden(facts: ImageFacts) -> Entry | None:
+    """The program that would be started if the service did not mount over it (TRAIN-07)."""
+    found = (find(facts, name, hidden=True) for name in missing(facts))
+    return next((each for each in found if each is not None), None)
+
+
 def missing(facts: ImageFacts) -> list[str]:
-    """What the service would start and the image does not have."""
+    """What the service would start and the container does not have."""
     if facts.entrypoint:
         names = [facts.entrypoint[0]]
         script = script_of(facts.entrypoint)

@@ -10,6 +10,7 @@ from byoa.container.contract import (
     EXIT_NOT_EXECUTABLE,
     EXIT_NOT_FOUND,
     EXIT_SIGKILL,
+    ROOT,
     read_failure,
 )
 from byoa.local.check.checks import Verdict, failed
@@ -22,6 +23,7 @@ _EXCEPTION = re.compile(
     r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)(?::.*)?)$", re.MULTILINE
 )
 _LOST_INTERPRETER = re.compile(r"(\S+)\\r|\^M|\r['’]?: (?:no such file|not found)", re.IGNORECASE)
+_LOST_MODULE = re.compile(r"No module named '?([\w.]+)")
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _NETWORK = re.compile(
     r"\bpip\b|Max retries exceeded|Temporary failure in name resolution|Name or service not known"
@@ -75,6 +77,24 @@ def start_fault(run: TrainingRun, facts: ImageFacts | None) -> Told | None:
             "check the names in ENTRYPOINT and in the script that it runs, and their first lines"
             " (#!): the interpreter must be in the image",
         )
+    return None
+
+
+def hidden_in(facts: ImageFacts | None, log: str) -> Told | None:
+    """A file of the image below /opt/ml that the log misses; None where it misses none (TRAIN-07).
+
+    A path that the log names, or a Python module that is not found.
+    """
+    if facts is None:
+        return None
+    modules = {name.partition(".")[0] for name in _LOST_MODULE.findall(log)}
+    for each in facts.files.below(str(ROOT)):
+        names = {part.removesuffix(".py") for part in each.path.split("/")}
+        if not each.is_directory and (each.path in log or names & modules):
+            return Told(
+                f"the image has {each.path}, which the service's mount over {ROOT} hides",
+                "put code elsewhere, such as /opt/program",
+            )
     return None
 
 
@@ -133,7 +153,9 @@ def why(run: TrainingRun, facts: ImageFacts | None) -> Told:
             f" /opt/ml: {_said(run)}",
             "leave USER out of the Dockerfile: training runs as root, and drop privileges inside",
         )
-    return Told(f"exit code {code}: {_said(run)}")
+    told = f"exit code {code}: {_said(run)}"
+    hidden = hidden_in(facts, run.log)
+    return Told(told) if hidden is None else Told(f"{told}; {hidden.cause}", hidden.cure)
 
 
 def needs_network(run: TrainingRun) -> str | None:

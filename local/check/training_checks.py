@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from byoa.container.contract import (
     EXIT_NOT_EXECUTABLE,
+    EXIT_NOT_FOUND,
     FAILURE_LIMIT_CHARACTERS,
     INPUT_DATA_FILE,
     Layout,
@@ -15,6 +16,7 @@ from byoa.local.check.tree import remove
 from byoa.local.check.trial import Trial
 
 _GPU_VARIABLES = ("CUDA_VERSION", "NVIDIA_REQUIRE_CUDA", "NV_CUDA_CUDART_VERSION")
+SIGNALLED, LAST_SIGNAL = 128, 31  # exit code 128 + a signal; 255 is sys.exit(-1)
 _GPU_WORDS = ("cuda", "gpu", "nvidia")
 _SAID_CHARACTERS = 30  # of an exception's text, enough to find it again
 
@@ -153,22 +155,31 @@ def missing_data_fails(trial: Trial) -> Verdict:
     "failure-exit-code",
     clause="TRAIN-144",
     group="training",
-    title="A failure's exit code is the program's own: 1 to 125",
-    cure="sys.exit(1); codes from 126 on mean a program that did not start or was killed",
+    title="A failure's exit code is not the one of a killed program, or of one that did not start",
+    cure="sys.exit(1); 126 and 127 mean a program that did not start, 129 to 159 one that a signal"
+    " killed",
     needs=("missing-data-fails",),
 )
 def failure_exit_code(trial: Trial) -> Verdict:
     run = bad_data(trial)
     code = 1 if run.exit is None else run.exit.code
-    if code < EXIT_NOT_EXECUTABLE:
+    meaning = _meaning(code)
+    if not meaning:
         return passed(f"exit code {code}")
-    meaning = {126: "that the program may not be executed", 127: "that it was not found"}.get(
-        code, f"that signal {code - 128} killed it"
-    )
     return failed(
         f"an ordinary failure ends with exit code {code}, which means {meaning}; who reads"
         " FailureReason looks in the wrong place", evidence=run.tail(),
     )
+
+
+def _meaning(code: int) -> str:
+    """What a shell takes the exit code for; "" where it is just a program's own."""
+    if code == EXIT_NOT_EXECUTABLE:
+        return "that the program may not be executed"
+    if code == EXIT_NOT_FOUND:
+        return "that it was not found"
+    number = code - SIGNALLED
+    return f"that signal {number} killed it" if 1 <= number <= LAST_SIGNAL else ""
 
 
 @check(

@@ -58,6 +58,7 @@ FAULTS = {
     "sigterm-ends-it": ["still runs", "serve.py", "does not handle it"],
     "sigterm-finishes-requests": ["had begun before SIGTERM", "not answered"],
 }
+BROKEN = Path(__file__).parent / "broken"
 WAITS = {"sigterm-ends-it": replace(QUICK, hosting_stop_seconds=4)}
 APART = {"serves-without-a-network"}  # needs something to reach
 # What the good image does not do, so that the check does not apply to it.
@@ -74,6 +75,45 @@ def test_a_fault_of_hosting_is_the_one_failure_and_its_cause_is_named(
     for words in FAULTS[id]:
         assert words in result.verdict.cause, result.verdict
     assert result.cure
+
+
+# Another fault of the same check: the file that is it, and what the cause must name.
+MORE_FAULTS = [
+    ("chunked-body-is-read", "unnoticed.py", "200 (no body)"),
+    ("header-names-in-any-case", "unnoticed.py", '200 \'{"predictions"'),
+    ("six-megabyte-body-is-read", "bad_request.py", "400 'field larger"),
+    ("serve-listens-on-8080", "local.py", "127.0.0.1:5000, must be 0.0.0.0:8080"),
+]
+
+
+@pytest.mark.parametrize(
+    ("id", "fault", "words"), MORE_FAULTS, ids=[f"{id}-{each}" for id, each, _ in MORE_FAULTS]
+)
+def test_a_fault_that_a_status_does_not_show_is_the_one_failure(
+    id: str, fault: str, words: str, build_image: Callable[..., str], good_image: str,
+    check_image: Callable[..., list[Result]],
+):
+    image = build_image(BROKEN / id, GOOD=good_image, FAULT=fault)
+    results = check_image(image, only=("image", "hosting"))
+    failures = {each.check.id: each for each in results if each.verdict.outcome == "fail"}
+    assert set(failures) == {id}, failures
+    assert words in failures[id].verdict.cause
+    assert id != "serve-listens-on-8080" or "0.0.0.0:8080" in failures[id].cure
+
+
+def test_a_server_that_waits_for_a_model_is_not_waited_for(
+    build_image: Callable[..., str], good_image: str, tmp_path: Path,
+    check_image: Callable[..., list[Result]],
+):
+    # HOST-22 gives a model eight minutes to load; where there is none they would be wasted.
+    tmp_path.joinpath("Dockerfile").write_text("ARG GOOD\nFROM ${GOOD}\nCOPY fault.py .\n")
+    tmp_path.joinpath("fault.py").write_text("import serve\nserve.load = lambda folder: None\n")
+    image = build_image(tmp_path, GOOD=good_image)
+    waits = replace(QUICK, startup_seconds=Waits().startup_seconds)
+    results = check_image(image, samples=Samples(), only=("ping-answers-200",), waits=waits)
+    verdict = results[-1].verdict
+    assert verdict.outcome == "skip", verdict
+    assert "within 20 s, and there is no model to serve: give --model" in verdict.cause
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ FAULTS = [
     ("entrypoint-exec-form", "bash.Dockerfile", "/bin/bash: /opt/program/main.py train"),
     ("entrypoint-not-an-init", "Dockerfile", "tini"),
     ("nothing-below-opt-ml", "Dockerfile", "/opt/ml/code/constants.py"),
+    ("nothing-below-opt-ml", "module.Dockerfile", "constants.py; WORKDIR is /opt/ml/code"),
     ("workdir-outside-opt-ml", "Dockerfile", "/opt/ml/code"),
     ("runs-as-root", "Dockerfile", "1000:1000"),
     ("labels-well-formed", "Dockerfile", "did you mean com.amazonaws.sagemaker.capabilities.multi"),
@@ -36,6 +37,7 @@ FAULTS = [
     ("train-or-serve-found", "Dockerfile", "neither `train` nor `serve` is on PATH"),
     ("train-or-serve-found", "script.Dockerfile", "/opt/program/program/main.py"),
     ("train-or-serve-found", "misspelt.Dockerfile", "no pyhton3 on PATH"),
+    ("train-or-serve-found", "hidden.Dockerfile", "/opt/ml/code/train is what the image starts"),
     ("programs-executable", "Dockerfile", "/opt/program/main.py has mode 0644"),
     ("programs-executable", "on-path.Dockerfile", "/opt/program/serve has mode 0644"),
     ("programs-have-unix-lines", "Dockerfile", "'/usr/bin/env python3\\r'"),
@@ -69,6 +71,18 @@ def test_the_planted_fault_is_named_and_no_other(
     assert set(failures) == {id}, failures
     assert words in failures[id].cause
     assert next(each for each in results if each.check.id == id).cure
+
+
+def test_a_program_below_opt_ml_is_one_failure_and_nothing_is_run(
+    build_image: Callable[..., str], good_image: str, check_image: Callable[..., list[Result]]
+) -> None:
+    """TRAIN-07, TRAP-11: what hides it is the cause, wherever else it shows."""
+    image = build_image(BROKEN / "train-or-serve-found", "hidden.Dockerfile", GOOD=good_image)
+    results = check_image(image, only=("image", "training", "hosting"))
+    outcomes = {each.check.id: each.verdict for each in results}
+    assert [id for id, each in outcomes.items() if each.outcome == FAIL] == ["train-or-serve-found"]
+    for id in ("train-starts", "serve-starts"):
+        assert "train-or-serve-found" in outcomes[id].cause
 
 
 def test_every_check_of_an_image_has_a_broken_image() -> None:

@@ -10,7 +10,9 @@ import pytest
 from byoa.container.contract import Layout
 from byoa.container.supervisor import Exit
 from byoa.local.check.image_facts import ImageFacts
+from byoa.local.check.image_files import Entry
 from byoa.local.check.training_causes import exceptions_in, needs_network, start_fault, why
+from byoa.local.check.training_checks import _meaning
 from byoa.local.check.training_runs import TrainingRun
 from byoa.local.check.training_stop import progress, stretched
 from byoa.local.check.training_variants import requoted
@@ -27,9 +29,20 @@ def _facts(
     own = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     facts = object.__new__(ImageFacts)
     for name, value in (("architecture", architecture or own), ("entrypoint", entrypoint),
-                        ("user", user)):
+                        ("user", user), ("files", _Files())):
         object.__setattr__(facts, name, value)
     return facts
+
+
+class _Files:
+    """An image's files below one folder."""
+
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
+
+    def below(self, folder: str) -> list[Entry]:
+        return [Entry(each, 0o100644, 1, 0) for each in self._paths
+                if each.startswith(f"{folder}/")]
 
 
 @pytest.fixture
@@ -89,6 +102,38 @@ def test_a_user_without_rights_is_named_where_something_was_denied(layout: Layou
     run = _run(layout, 1, "PermissionError: [Errno 13] Permission denied: '/opt/ml/model/m'")
     assert "user '1000'" in why(run, _facts(user="1000")).cause
     assert "user" not in why(run, _facts()).cause
+
+
+@pytest.mark.parametrize(
+    ("log", "path"),
+    [
+        ("ModuleNotFoundError: No module named 'constants'", "/opt/ml/code/constants.py"),
+        ("ModuleNotFoundError: No module named 'nets.deep'", "/opt/ml/code/nets/__init__.py"),
+        ("can't open file '/opt/ml/code/main.py': [Errno 2]", "/opt/ml/code/main.py"),
+        ("ModuleNotFoundError: No module named 'torch'", None),
+    ],
+)
+def test_a_file_that_the_mount_hides_is_named_where_the_log_misses_it(
+    layout: Layout, log: str, path: str | None
+) -> None:
+    """TRAIN-07, TRAP-11."""
+    facts = _facts()
+    hidden = _Files("/opt/ml/code/constants.py", "/opt/ml/code/nets/__init__.py",
+                    "/opt/ml/code/main.py")
+    object.__setattr__(facts, "files", hidden)
+    cause = why(_run(layout, 1, log), facts).cause
+    assert ("hides" in cause) == (path is not None)
+    assert path is None or f"the image has {path}," in cause
+
+
+@pytest.mark.parametrize(
+    ("code", "signal"),
+    [(1, None), (125, None), (128, None), (137, 9), (139, 11), (159, 31), (160, None), (255, None)],
+)
+def test_only_a_code_that_a_signal_gives_is_taken_for_one(code: int, signal: int | None) -> None:
+    """TRAIN-144: 255 is sys.exit(-1), which samples of AWS end with."""
+    assert _meaning(code) == ("" if signal is None else f"that signal {signal} killed it")
+    assert _meaning(126) and _meaning(127)
 
 
 def test_exceptions_are_found_with_their_modules() -> None:
