@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("image", "training", "hosting", "processing")
 PASS, FAIL, SKIP = "pass", "fail", "skip"
+LEVELS = ERROR, WARNING = "error", "warning"
 
 
 class NotApplicable(Exception):
@@ -53,22 +54,28 @@ class Check:
     cure: str  # what to do where it does not
     needs: tuple[str, ...]  # ids of checks without whose pass this one tells nothing
     run: Callable[[Trial], Verdict]
+    # "warning" where the contract only recommends it, or asks it of some uses such as serverless
+    # endpoints: SageMaker runs an image for which it does not hold all the same.
+    level: str = ERROR
 
 
 CHECKS: dict[str, Check] = {}
 
 
 def check(
-    id: str, *, clause: str, group: str, title: str, cure: str, needs: tuple[str, ...] = ()
+    id: str, *, clause: str, group: str, title: str, cure: str, needs: tuple[str, ...] = (),
+    level: str = ERROR,
 ) -> Callable[[Callable[[Trial], Verdict]], Callable[[Trial], Verdict]]:
     """Register the decorated function as a check; the function itself stays as it is."""
     if group not in GROUPS:
         raise ValueError(f"{id}: no group is called {group!r}")
+    if level not in LEVELS:
+        raise ValueError(f"{id}: no level is called {level!r}")
 
     def register(run: Callable[[Trial], Verdict]) -> Callable[[Trial], Verdict]:
         if id in CHECKS:
             raise ValueError(f"two checks are called {id!r}")
-        CHECKS[id] = Check(id, clause, group, title, cure, needs, run)
+        CHECKS[id] = Check(id, clause, group, title, cure, needs, run, level)
         return run
 
     return register

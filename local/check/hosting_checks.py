@@ -210,6 +210,7 @@ def ping_in_time(trial: Trial) -> Verdict:
     "ping-waits-for-the-model",
     clause="HOST-25",
     group="hosting",
+    level="warning",
     title="Once /ping is 200 the first request is answered",
     cure="answer /ping with 503 until the model is loaded",
     needs=("ping-answers-200",),
@@ -283,6 +284,7 @@ def _wrong_parameters(body: bytes) -> Iterable[str]:
     "serve-logs-to-stdout",
     clause="HOST-23, TRAP-07",
     group="hosting",
+    level="warning",
     title="The server writes its log to stdout or stderr",
     cure="log to stdout or stderr, unbuffered (PYTHONUNBUFFERED=1); link nginx's access and error"
     " log to /dev/stdout and /dev/stderr: nothing else comes to the endpoint's log stream",

@@ -129,6 +129,7 @@ def without_a_network(trial: Trial) -> Verdict:
     "serves-without-root",
     clause="SLS-04, TRAP-41",
     group="hosting",
+    level="warning",
     title="It serves without the rights of root, as on a serverless endpoint",
     cure="make the program's files readable for everybody (`chmod -R o+rX`) and write only"
     " under /tmp",

@@ -113,6 +113,7 @@ def unknown_headers(trial: Trial) -> Verdict:
     "chunked-body-is-read",
     clause="HOST-12, BT-05",
     group="hosting",
+    level="warning",
     title="A body in the chunked coding is read",
     cure="read Transfer-Encoding: chunked; behind gunicorn read `wsgi.input` to its end and set"
     " wsgi.input_terminated, rather than CONTENT_LENGTH bytes",

@@ -160,6 +160,7 @@ def workdir(trial: Trial) -> Verdict:
     "runs-as-root",
     clause="TRAIN-08, HOST-02",
     group="image",
+    level="warning",
     title="The image starts as root",
     cure="remove the last USER line, and give up root's rights inside the program, once it has read"
     " what belongs to root below /opt/ml",
@@ -236,6 +237,7 @@ def _labelled(trial: Trial, label: str, evidence: re.Pattern[str]) -> Verdict:
     "exposes-8080",
     clause="HOST-10, TRAP-06",
     group="image",
+    level="warning",
     title=f"EXPOSE names no port in place of {DEFAULT_PORT}",
     cure=f"listen on 0.0.0.0:{DEFAULT_PORT}, and write EXPOSE {DEFAULT_PORT} or none",
 )
@@ -253,6 +255,7 @@ def exposed(trial: Trial) -> Verdict:
     "fits-serverless",
     clause="SLS-02, TRAP-54",
     group="image",
+    level="warning",
     title="The image is small enough for serverless endpoints, 10 GB",
     cure="build in stages, install without caches, and take the CPU build of a framework",
 )

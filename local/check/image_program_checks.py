@@ -140,6 +140,7 @@ def interpreters(trial: Trial) -> Verdict:
     "readable-by-everyone",
     clause="SLS-04, TRAP-41",
     group="image",
+    level="warning",
     title="Everyone may read the programs and what is beside them",
     cure="RUN chmod -R o+rX on the program's folder: a serverless endpoint does not run with root's"
     " rights",
@@ -169,6 +170,7 @@ def _parents(path: str) -> list[str]:
     "python-unbuffered",
     clause="TRAP-27, TRAIN-190",
     group="image",
+    level="warning",
     title="Python's output comes line by line",
     cure="ENV PYTHONUNBUFFERED=1: metrics and logs else come late, and are lost when the container"
     " is killed",
@@ -218,6 +220,7 @@ def no_driver(trial: Trial) -> Verdict:
     "gpu-variables-set",
     clause="HW-01, HW-03, CHK-17",
     group="image",
+    level="warning",
     title="An image with CUDA asks for the host's GPUs",
     cure="ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility",
 )

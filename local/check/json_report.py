@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from byoa.local.check.checks import FAIL, PASS, SKIP, Check
+from byoa.local.check.checks import ERROR, FAIL, PASS, SKIP, WARNING, Check
 from byoa.local.check.report import Report
 from byoa.local.check.runs import Result
 
@@ -23,7 +23,10 @@ def document(report: Report) -> dict[str, Any]:
         "subject": {"kind": report.kind, "name": report.subject, "about": report.about},
         "started": report.started.isoformat(timespec="seconds"),
         "seconds": round(report.seconds, 3),
-        "summary": {name: report.count(name) for name in (PASS, FAIL, SKIP)},
+        "summary": {
+            **{name: report.count(name) for name in (PASS, FAIL, SKIP)},
+            **{level: report.failed(level) for level in (ERROR, WARNING)},  # "fail", apart
+        },
         "checks": [_check(each) for each in report.results],
     }
 
@@ -44,6 +47,7 @@ def describe(check: Check) -> dict[str, Any]:
     return {
         "id": check.id,
         "group": check.group,
+        "level": check.level,
         "title": check.title,
         "clauses": [each.strip() for each in check.clause.split(",")],
     }

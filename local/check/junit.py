@@ -1,4 +1,7 @@
-"""The report as JUnit XML, which every CI system shows: a suite a group, a case a check."""
+"""The report as JUnit XML, which every CI system shows: a suite a group, a case a check.
+
+A warning is a case that passes, with what does not hold in its output: a red build is for errors.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from byoa.local.check.checks import FAIL, SKIP
+from byoa.local.check.checks import FAIL, SKIP, WARNING
 from byoa.local.check.report import Report
 from byoa.local.check.runs import Result
 
@@ -48,15 +51,20 @@ def _case(suite: ElementTree.Element, subject: str, result: Result) -> None:
     elif verdict.outcome == FAIL:
         parts = [f"{check.title}: does not hold ({check.clause})", f"why: {verdict.cause}",
                  f"cure: {result.cure}", verdict.evidence.rstrip()]
+        text = _clean("\n".join(part for part in parts if part))
+        if check.level == WARNING:
+            ElementTree.SubElement(case, "system-out").text = f"warning: {text}"
+            return
         failure = ElementTree.SubElement(case, "failure", {
             "message": _clean(verdict.cause), "type": check.id,
         })
-        failure.text = _clean("\n".join(part for part in parts if part))
+        failure.text = text
 
 
 def _counts(results: Sequence[Result]) -> dict[str, str]:
     outcomes = [each.verdict.outcome for each in results]
-    return {"tests": str(len(outcomes)), "failures": str(outcomes.count(FAIL)), "errors": "0",
+    failures = sum(each.verdict.outcome == FAIL and each.check.level != WARNING for each in results)
+    return {"tests": str(len(outcomes)), "failures": str(failures), "errors": "0",
             "skipped": str(outcomes.count(SKIP))}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from byoa.local.check.checks import FAIL, GROUPS, PASS, SKIP
+from byoa.local.check.checks import ERROR, FAIL, GROUPS, PASS, SKIP, WARNING
 from byoa.local.check.runs import Result
 
 
@@ -28,7 +28,12 @@ class Report:
 
     @property
     def failures(self) -> list[Result]:
+        """What does not hold, errors and warnings."""
         return [each for each in self.results if each.verdict.outcome == FAIL]
+
+    def failed(self, level: str) -> int:
+        """How many checks of this level do not hold."""
+        return sum(each.check.level == level for each in self.failures)
 
     def by_group(self) -> dict[str, list[Result]]:
         """The results of the groups that have any, in the order of the groups."""
@@ -39,8 +44,9 @@ class Report:
     @property
     def summary(self) -> str:
         parts = [f"{self.count(PASS)} hold"]
-        if self.count(FAIL):
-            parts.append(f"{self.count(FAIL)} do not" if self.count(FAIL) > 1 else "1 does not")
+        for level in (ERROR, WARNING):
+            if number := self.failed(level):
+                parts.append(f"{number} {level}{'s' * (number > 1)}")
         if self.count(SKIP):
             parts.append(f"{self.count(SKIP)} skipped")
         return f"{len(self.results)} checks of {self.subject} in {self.seconds:.1f} s:" \

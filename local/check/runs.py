@@ -19,6 +19,7 @@ class Result:
     check: Check
     verdict: Verdict
     seconds: float
+    root: str = ""  # the check behind a skip: the first that did not pass of those that it needs
 
     @property
     def cure(self) -> str:
@@ -41,11 +42,15 @@ def run_checks(
         on_start(each)
         started = time.monotonic()
         missing = [need for need in each.needs if not _satisfied(results[need], trial)]
+        root = ""
         if missing:
+            root = results[missing[0]].root or missing[0]
             verdict = skipped(f"it needs {missing[0]}, which did not pass")
         else:
             verdict = _verdict(each, trial)
-        results[each.id] = result = Result(each, verdict, time.monotonic() - started)
+        results[each.id] = result = Result(
+            each, verdict, time.monotonic() - started, root
+        )
         on_result(result)
     return list(results.values())
 

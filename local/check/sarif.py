@@ -58,7 +58,7 @@ def _rule(check: Check) -> dict[str, Any]:
         "shortDescription": {"text": check.title},
         "fullDescription": {"text": f"{check.title}. SageMaker's contract: {check.clause}."},
         "help": {"text": f"Where it does not hold: {check.cure}."},
-        "defaultConfiguration": {"level": "error"},
+        "defaultConfiguration": {"level": check.level},
         "properties": {"tags": [check.group, *(e.strip() for e in check.clause.split(","))]},
     }
 
@@ -72,7 +72,8 @@ def _result(report: Report, number: int, result: Result) -> dict[str, Any]:
         "ruleId": result.check.id,
         "ruleIndex": number,
         "kind": KINDS[verdict.outcome],
-        "level": "error" if failed else "none",  # the standard wants "none" for all that pass
+        # The standard wants "none" for all that pass.
+        "level": result.check.level if failed else "none",
         "message": {"text": "\n".join(parts)},
         "locations": [
             {

@@ -5,40 +5,53 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
-from byoa.local.check.checks import FAIL, PASS, SKIP, Check
+from byoa.local.check.checks import FAIL, PASS, SKIP, WARNING, Check
 from byoa.local.check.report import Report
 from byoa.local.check.runs import Result
 
-MARKS = {PASS: "ok  ", FAIL: "FAIL", SKIP: "-   "}
+MARKS = {PASS: "ok  ", FAIL: "FAIL", SKIP: "-   ", WARNING: "warn"}
 EVIDENCE_LINES = 12
 WIDTH = 100
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
-_RED, _GREEN, _DIM, _PLAIN = "\x1b[1;31m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
-_COLOURS = {PASS: _GREEN, FAIL: _RED, SKIP: _DIM}
+_RED, _YELLOW, _GREEN, _DIM = "\x1b[1;31m", "\x1b[1;33m", "\x1b[32m", "\x1b[2m"
+_PLAIN = "\x1b[0m"
+_COLOURS = {PASS: _GREEN, FAIL: _RED, SKIP: _DIM, WARNING: _YELLOW}
 
 
-def render(report: Report, *, colour: bool = False) -> str:
-    """The whole table, ending in a line that sums it up."""
+def render(report: Report, *, colour: bool = False, failures: bool = False) -> str:
+    """The table, ending in a line that sums it up; `failures`: only what does not hold."""
     about = f" ({report.about})" if report.about else ""
     lines = [f"{report.subject}{about}"]
     width = max((len(each.check.id) for each in report.results), default=0)
     for group, results in report.by_group().items():
+        if failures:
+            results = [each for each in results if each.verdict.outcome == FAIL]
+            lines += ["", group] if results else []
+            for each in results:
+                lines += _lines(each, width, colour)
+            continue
         lines += ["", group]
         causes = {each.verdict.cause for each in results if each.verdict.outcome == SKIP}
         if len(causes) == 1 and all(each.verdict.outcome == SKIP for each in results):
             lines.append(f"  {_mark(SKIP, colour)} {len(results)} checks skipped: {causes.pop()}")
             continue
         for each in results:
-            lines += _lines(each, width, colour)
+            if not each.root:
+                lines += _lines(each, width, colour)
+        for root, number in Counter(each.root for each in results if each.root).items():
+            lines.append(f"  {_mark(SKIP, colour)} {number} more need{'s' * (number == 1)} {root}")
     lines += ["", report.summary]
     return "\n".join(lines) + "\n"
 
 
 def _lines(result: Result, width: int, colour: bool) -> list[str]:
     verdict, check = result.verdict, result.check
-    head = f"  {_mark(verdict.outcome, colour)} {check.id:{width}}  {check.title}"
+    warns = verdict.outcome == FAIL and check.level == WARNING
+    mark = _mark(WARNING if warns else verdict.outcome, colour)
+    head = f"  {mark} {check.id:{width}}  {check.title}"
     if verdict.outcome == PASS:
         return [head]
     if verdict.outcome != FAIL:
@@ -72,20 +85,21 @@ def _wrapped(label: str, text: str) -> list[str]:
 
 
 def render_catalogue(checks: Sequence[Check]) -> str:
-    """Every check with its clauses and its title."""
+    """Every check with its level, its title and its clauses."""
     width = max(len(each.id) for each in checks)
     lines: list[str] = []
     for group in dict.fromkeys(each.group for each in checks):
         lines += ["", group] if lines else [group]
-        lines += [f"  {each.id:{width}}  {each.title}  [{each.clause}]"
+        lines += [f"  {each.id:{width}}  {each.level:7}  {each.title}  [{each.clause}]"
                   for each in checks if each.group == group]
     return "\n".join(lines) + f"\n\n{len(checks)} checks\n"
 
 
 def render_markdown(checks: Sequence[Check]) -> str:
     """The catalogue as a table for documentation."""
-    lines = ["| check | what holds | where it does not | clauses |", "|---|---|---|---|"]
+    lines = ["| check | level | what holds | where it does not | clauses |",
+             "|---|---|---|---|---|"]
     for each in checks:
-        cells = (f"`{each.id}`", each.title, each.cure, each.clause)
+        cells = (f"`{each.id}`", each.level, each.title, each.cure, each.clause)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

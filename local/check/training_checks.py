@@ -43,6 +43,7 @@ def train_starts(trial: Trial) -> Verdict:
     "train-without-gpu",
     clause="CHK-17, HW-03",
     group="training",
+    level="warning",
     title="A CUDA image trains without a GPU, or says that it needs one",
     cure="fall back to the CPU when there is no device, or end with a message that names the GPU",
     needs=("train-starts",),
@@ -94,6 +95,7 @@ def train_exits_zero(trial: Trial) -> Verdict:
     "no-failure-file-on-success",
     clause="TRAIN-141",
     group="training",
+    level="warning",
     title="A run that succeeds leaves no /opt/ml/output/failure",
     cure="write the failure file only where the run ends with another exit code than 0",
     needs=("train-exits-zero",),
@@ -155,6 +157,7 @@ def missing_data_fails(trial: Trial) -> Verdict:
     "failure-exit-code",
     clause="TRAIN-144",
     group="training",
+    level="warning",
     title="A failure's exit code is not the one of a killed program, or of one that did not start",
     cure="sys.exit(1); 126 and 127 mean a program that did not start, 129 to 159 one that a signal"
     " killed",

@@ -65,6 +65,7 @@ def unknown_config(trial: Trial) -> Verdict:
     "hyperparameters-quoted",
     clause="CHK-05, TRAIN-42, TRAIN-43, TRAP-12",
     group="training",
+    level="warning",
     title='Hyperparameters are understood with inner quotes and without: "\\"10\\"" and "10"',
     cure="decode each value: try json.loads(value), keep the string where that fails, and convert"
     " what comes out, str or not, with int() or float()",

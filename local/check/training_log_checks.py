@@ -55,6 +55,7 @@ def _flows(run: runs.TrainingRun) -> bool:
     "log-lines",
     clause="TRAIN-190, TRAP-27",
     group="training",
+    level="warning",
     title="The log has plain lines: no colours, no progress bars that rewrite a line",
     cure="print one line a step; switch progress bars off where there is no terminal (tqdm:"
     " disable=None; TQDM_DISABLE=1) and colours too (NO_COLOR=1)",
@@ -81,6 +82,7 @@ def log_lines(trial: Trial) -> Verdict:
     "log-utf8",
     clause="TRAIN-190",
     group="training",
+    level="warning",
     title="The log is UTF-8",
     cure="ENV LANG=C.UTF-8 PYTHONIOENCODING=utf-8 in the Dockerfile",
     needs=("train-exits-zero",),

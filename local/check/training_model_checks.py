@@ -137,6 +137,7 @@ def _link(layout: Layout, name: Path) -> str:
     "model-at-root",
     clause="HOST-42, TRAP-21",
     group="training",
+    level="warning",
     title="The model's files are at the root of /opt/ml/model, neither wrapped nor archived",
     cure="save straight into /opt/ml/model: the service makes model.tar.gz of what is in it",
     needs=("model-left",),
@@ -185,6 +186,7 @@ def model_readable(trial: Trial) -> Verdict:
     "model-clean",
     clause="TRAP-21",
     group="training",
+    level="warning",
     title="The model holds no files of a desktop system",
     cure="leave ._*, .DS_Store and Thumbs.db out of what is copied: COPYFILE_DISABLE=1 for tar,"
     " .dockerignore for the image",
@@ -270,6 +272,7 @@ def checkpoints_resumed(trial: Trial) -> Verdict:
     "train-again",
     clause="TRAIN-210",
     group="training",
+    level="warning",
     title="Training on a tree that an earlier attempt left behind succeeds as the first one did",
     cure="replace what is there (exist_ok=True, os.replace): a retried job may find its own files",
     needs=("model-left",),

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 REPORTS = ("table", "json", "junit", "sarif")
 LISTS = ("table", "json", "markdown")
+NOT_CHECKED = 3  # exit code: nothing can be said of the image
 
 
 def add(commands: Any) -> None:
@@ -35,7 +37,9 @@ def add(commands: Any) -> None:
         example="byoa check mine:latest --channel train=data/ --hyperparameters hp.json"
         " --request record.csv --content-type text/csv\n"
         "  byoa check --process nearest_centroid.py --channel train=digits.csv\n"
-        "  byoa check mine:latest --only image --format sarif --output check.sarif",
+        "  byoa check mine:latest --only image --format sarif --output check.sarif\n"
+        "exit code: 0 all holds but warnings, 1 an error (with --strict also a warning),"
+        " 2 wrong usage, 3 it could not be checked",
     )
     parser.add_argument("image", nargs="?", help="name, tag, digest or id of an image")
     parser.add_argument("--process", metavar="ALGORITHM",
@@ -57,6 +61,10 @@ def add(commands: Any) -> None:
     report = parser.add_argument_group("report")
     report.add_argument("--format", choices=sorted({*REPORTS, *LISTS}), default="table",
                         help="table (default), json, junit or sarif; markdown with --list")
+    report.add_argument("--failures", "--quiet", action="store_true",
+                        help="the table has only what does not hold, and the summary")
+    report.add_argument("--strict", action="store_true",
+                        help="take warnings for errors")
     report.add_argument("--output", type=Path, metavar="FILE",
                         help="write the report to a file; the table is printed as well")
 
@@ -84,11 +92,26 @@ def _add_samples(samples: Any) -> None:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """0 when all that was checked holds, 1 when something does not."""
+    """0 where no error is found, 1 where one is, 3 where nothing could be checked."""
+    try:
+        return _run_check(args)
+    except ByoaError as error:
+        print(f"byoa: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"byoa: {error.strerror}: {error.filename or 'check'} [OS_ERROR]", file=sys.stderr)
+    return NOT_CHECKED
+
+
+def _run_check(args: argparse.Namespace) -> int:
     from byoa.local.check.catalogue import all_checks
+    from byoa.local.check.checks import ERROR
     from byoa.local.check.runs import run_checks, select
 
     checks = all_checks()
+    if args.strict:
+        checks = [replace(each, level=ERROR) for each in checks]
     if args.list:
         print(_catalogue(args, checks), end="")
         return 0
@@ -96,11 +119,15 @@ def run_check(args: argparse.Namespace) -> int:
         args.parser.error("name either an image or --process ALGORITHM")
     if args.format not in REPORTS:
         args.parser.error(f"--format {args.format} goes with --list")
+    if args.failures and args.format != "table" and args.output is None:
+        args.parser.error(f"--failures is of the table; --format {args.format} has all")
     try:
         wanted = select(checks, args.only)
         samples, waits = _samples(args), _waits(args)
     except ByoaError as error:
         args.parser.error(str(error))
+    if args.output is not None:
+        _try_to_write(args.output)
     started, clock = datetime.now(timezone.utc), time.monotonic()
     with _until_terminated(), _trial(args, samples, waits) as trial:
         with _Progress(len(wanted)) as progress:
@@ -109,7 +136,7 @@ def run_check(args: argparse.Namespace) -> int:
             )
         report = _report(trial, results, started, time.monotonic() - clock)
     _write(args, report)
-    return 1 if report.failures else 0
+    return 1 if report.failed(ERROR) else 0
 
 
 def _catalogue(args: argparse.Namespace, checks: list[Check]) -> str:
@@ -118,7 +145,10 @@ def _catalogue(args: argparse.Namespace, checks: list[Check]) -> str:
 
     if args.format not in LISTS:
         args.parser.error(f"--list has no format {args.format}; it has {', '.join(LISTS)}")
-    chosen = select(checks, args.only)
+    try:
+        chosen = select(checks, args.only)
+    except ByoaError as error:
+        args.parser.error(str(error))
     if args.format == "json":
         return json_report.render_catalogue(chosen)
     if args.format == "markdown":
@@ -150,6 +180,17 @@ def _report(trial: Trial, results: list[Result], started: datetime, seconds: flo
     return Report(trial.image, kind, about, results, started, seconds)
 
 
+def _try_to_write(path: Path) -> None:
+    """Raise OSError where the report could not be written: checks take minutes."""
+    there = path.exists()
+    if there and not path.is_file() and not path.is_dir():
+        return  # a pipe or a terminal: opening it would be the writing
+    with path.open("ab"):
+        pass
+    if not there:
+        path.unlink()
+
+
 def _write(args: argparse.Namespace, report: Report) -> None:
     from byoa.local.check import json_report, junit, sarif, table
 
@@ -158,7 +199,7 @@ def _write(args: argparse.Namespace, report: Report) -> None:
         print(renders[args.format](report), end="")
         return
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(table.render(report, colour=colour), end="")
+    print(table.render(report, colour=colour, failures=args.failures), end="")
     if args.output is not None:
         render = renders.get(args.format, table.render)
         args.output.write_text(render(report), encoding="utf-8")

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from byoa.container.errors import ByoaError
-from byoa.local.check.checks import NotApplicable
+from byoa.local.check import catalogue
+from byoa.local.check.checks import Check, NotApplicable, Verdict, failed
 from byoa.local.check.trial import Samples, Trial
+from byoa.local.cli import main
 
 ALGORITHM = '''
 import json
@@ -93,7 +95,7 @@ def test_a_fault_of_an_algorithm_in_a_folder_is_named_and_the_exit_code_is_one(
     assert done.returncode == 1, done.stderr
     assert "FAIL train-exits-zero" in done.stdout
     assert "no such mean" in done.stdout
-    assert "1 does not" in done.stdout
+    assert "1 error" in done.stdout
 
 
 def test_a_module_of_the_current_folder_is_found(samples: dict[str, Path], tmp_path: Path) -> None:
@@ -117,6 +119,8 @@ def test_a_module_of_the_current_folder_is_found(samples: dict[str, Path], tmp_p
         (["mine:1", "--hyperparameters", "request.csv"], "is not JSON"),
         (["mine:1", "--stop-seconds", "0"], "no number of seconds"),
         (["mine:1", "--format", "markdown"], "goes with --list"),
+        (["--process", "x", "--format", "json", "--failures"], "--failures is of the table"),
+        (["--list", "--only", "nonsense"], "no check and no group is called 'nonsense'"),
         (["--list", "--format", "sarif"], "--list has no format sarif"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value) or "nothing",
@@ -188,3 +192,33 @@ def test_boxes_may_be_started_from_threads_inside_what_is_made_once(tmp_path: Pa
 def test_a_folder_without_an_algorithm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ByoaError, match="ALGORITHM_MISSING"):
         Trial.of_algorithm(str(tmp_path), Samples())
+
+
+def test_a_warning_alone_is_no_failure_of_the_command_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warns(trial: Trial) -> Verdict:
+        return failed("it is not set")
+
+    one = Check("unbuffered", "TRAIN-196", "training", "It is set", "set it", (), warns, "warning")
+    monkeypatch.setattr(catalogue, "all_checks", lambda: [one])
+    argv = ["check", "--process", "nearest-centroid"]
+    assert main(argv) == 0
+    assert "  warn unbuffered" in capsys.readouterr().out
+    assert main([*argv, "--strict"]) == 1
+    assert "  FAIL unbuffered" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [
+    ("--process", "."),  # a folder without an algorithm
+    ("--process", "nearest-centroid", "--output", "nowhere/report.json"),
+    ("--process", "nearest-centroid", "--output", "."),
+])
+def test_what_cannot_be_checked_has_an_exit_code_of_its_own(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """And that a report cannot be written is told before minutes of checks."""
+    done = _check(*options, cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stderr.startswith("byoa: ")
+    assert done.stdout == ""

@@ -15,10 +15,13 @@ from byoa.local.check.report import Report
 from byoa.local.check.runs import Result
 
 
-def _result(id: str, group: str, verdict: Verdict, seconds: float = 0.25) -> Result:
+def _result(
+    id: str, group: str, verdict: Verdict, seconds: float = 0.25, level: str = "error",
+    root: str = "",
+) -> Result:
     check = Check(id, "TRAIN-05, CHK-15", group, f"{id} is right", f"mend {id}", (),
-                  lambda trial: verdict)
-    return Result(check, verdict, seconds)
+                  lambda trial: verdict, level)
+    return Result(check, verdict, seconds, root)
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_the_table_has_cause_cure_and_evidence_below_a_failure(report: Report) -
     assert lines[at + 2] == "       cure: write it as an array"
     assert lines[at + 4] == "       | last line"
     assert "skipped: it needs platform" in text
-    assert lines[-1] == "3 checks of mine:1 <& co> in 1.5 s: 1 hold, 1 does not, 1 skipped"
+    assert lines[-1] == "3 checks of mine:1 <& co> in 1.5 s: 1 hold, 1 error, 1 skipped"
 
 
 def test_a_terminal_shows_no_control_characters_of_a_containers_log(report: Report) -> None:
@@ -73,22 +76,25 @@ def test_the_json_report_has_a_stable_form(report: Report) -> None:
         "subject": {"kind": "image", "name": "mine:1 <& co>", "about": "linux/amd64, 0.24 GB"},
         "started": "2025-01-02T03:04:05+00:00",
         "seconds": 1.5,
-        "summary": {"pass": 1, "fail": 1, "skip": 1},
+        "summary": {"pass": 1, "fail": 1, "skip": 1, "error": 1, "warning": 0},
         "checks": [
             {
-                "id": "entry-form", "group": "image", "title": "entry-form is right",
-                "clauses": ["TRAIN-05", "CHK-15"], "outcome": "fail", "seconds": 0.25,
+                "id": "entry-form", "group": "image", "level": "error",
+                "title": "entry-form is right", "clauses": ["TRAIN-05", "CHK-15"],
+                "outcome": "fail", "seconds": 0.25,
                 "cause": "ENTRYPOINT is <sh -c> & 'x'", "cure": "write it as an array",
                 "evidence": "\x1b[31mred\x00\nlast line",
             },
             {
-                "id": "platform", "group": "image", "title": "platform is right",
-                "clauses": ["TRAIN-05", "CHK-15"], "outcome": "pass", "seconds": 0.25,
+                "id": "platform", "group": "image", "level": "error",
+                "title": "platform is right", "clauses": ["TRAIN-05", "CHK-15"],
+                "outcome": "pass", "seconds": 0.25,
                 "cause": "", "cure": "", "evidence": "linux/amd64",
             },
             {
-                "id": "train-ends", "group": "training", "title": "train-ends is right",
-                "clauses": ["TRAIN-05", "CHK-15"], "outcome": "skip", "seconds": 0.25,
+                "id": "train-ends", "group": "training", "level": "error",
+                "title": "train-ends is right", "clauses": ["TRAIN-05", "CHK-15"],
+                "outcome": "skip", "seconds": 0.25,
                 "cause": "it needs platform", "cure": "", "evidence": "",
             },
         ],
@@ -103,7 +109,7 @@ JUNIT = {
         ("name", "timestamp", "hostname", "tests", "failures", "errors", "time"),
         ("properties", "testcase", "system-out", "system-err"),
     ),
-    "testcase": (("name", "classname", "time"), ("skipped", "error", "failure")),
+    "testcase": (("name", "classname", "time"), ("skipped", "error", "failure", "system-out")),
     "properties": ((), ("property",)),
     "failure": (("type",), ()),
     "skipped": ((), ()),
@@ -161,7 +167,7 @@ SARIF: dict[str, Any] = {
                         "ruleId": TEXT,
                         "ruleIndex": {"type": int},
                         "kind": {"type": str, "values": ("pass", "fail", "notApplicable")},
-                        "level": {"type": str, "values": ("error", "none")},
+                        "level": {"type": str, "values": ("error", "warning", "none")},
                         "message": MESSAGE,
                         "locations": {"type": list, "items": {"type": dict, "required": {
                             "logicalLocations": {"type": list, "items": {
@@ -201,3 +207,50 @@ def test_the_sarif_report_has_a_rule_and_a_result_for_every_check(report: Report
     assert [each["kind"] for each in run["results"]] == ["fail", "pass", "notApplicable"]
     assert run["results"][0]["message"]["text"].endswith("To do: write it as an array.")
     assert run["invocations"][0]["startTimeUtc"] == "2025-01-02T03:04:05Z"
+
+
+@pytest.fixture
+def warned() -> Report:
+    """A warning, an error, and what is skipped since the error's check did not pass."""
+    return Report("mine", "image", "", [
+        _result("unbuffered", "training", failed("it is not set"), level="warning"),
+        _result("starts", "training", failed("it does not start")),
+        _result("ends", "training", skipped("it needs starts, which did not pass"), root="starts"),
+        _result("model", "training", skipped("it needs ends, which did not pass"), root="starts"),
+        _result("pipes", "training", skipped("no channel is read in Pipe mode")),
+        _result("platform", "image", passed()),
+    ], datetime.now(timezone.utc), 0.1)
+
+
+def test_the_table_tells_warnings_from_errors_and_folds_what_needs_one_check(
+    warned: Report,
+) -> None:
+    lines = table.render(warned).splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("  warn unbuffered"))
+    assert lines[at + 1 : at + 3] == ["       why:  it is not set", "       cure: mend unbuffered"]
+    assert any(line.startswith("  FAIL starts") for line in lines)
+    assert "  -    2 more need starts" in lines
+    assert not any("ends" in line or "model" in line for line in lines)
+    assert lines[-1].endswith("1 hold, 1 error, 1 warning, 3 skipped")
+
+
+def test_a_short_table_has_what_does_not_hold_and_the_summary(warned: Report) -> None:
+    lines = table.render(warned, failures=True).splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("  ") and line[2] != " "] == [
+        ["warn", "unbuffered"], ["FAIL", "starts"],
+    ]
+    assert "image" not in lines
+    assert lines[-1].startswith("6 checks of mine")
+
+
+def test_every_format_tells_a_warning_from_an_error(warned: Report) -> None:
+    summary = json.loads(json_report.render(warned))["summary"]
+    assert (summary["fail"], summary["error"], summary["warning"]) == (2, 1, 1)
+    results = json.loads(sarif.render(warned))["runs"][0]["results"]
+    assert [each["level"] for each in results][:3] == ["warning", "error", "none"]
+    root = ElementTree.fromstring(junit.render(warned).encode())
+    _valid_junit(root)
+    assert root.get("failures") == "1"
+    case = root.find("testsuite/testcase[@name='unbuffered']")
+    assert case is not None and case.find("failure") is None
+    assert "cure: mend unbuffered" in (case.findtext("system-out") or "")

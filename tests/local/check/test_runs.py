@@ -132,6 +132,21 @@ def test_two_checks_of_one_name_and_an_unknown_group_are_refused() -> None:
         check(known, clause="", group="image", title="", cure="")(run)
     with pytest.raises(ValueError, match="no group"):
         check("new-one", clause="", group="nonsense", title="", cure="")
+    with pytest.raises(ValueError, match="no level"):
+        check("new-one", clause="", group="image", title="", cure="", level="nonsense")
+
+
+def test_the_check_behind_a_skip_is_the_first_that_did_not_pass() -> None:
+    trial = Trial("mine", Samples(), Waits())
+    try:
+        results = run_checks(trial, [
+            _check("starts", lambda trial: failed("no")),
+            _check("ends", lambda trial: passed(), "starts"),
+            _check("model", lambda trial: passed(), "ends"),
+        ])
+    finally:
+        trial.close()
+    assert [each.root for each in results] == ["", "starts", "starts"]
 
 
 def test_the_catalogue_is_whole_and_its_needs_come_first() -> None:
