@@ -1,6 +1,6 @@
 """A box that is a container of the engine, started as the service starts one.
 
-Every container carries the label `byoa.check`, so that what a killed checker left can be found.
+Every container carries labels by which what a killed checker left is found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from byoa.container.errors import ByoaError
 from byoa.container.supervisor import Exit
 from byoa.local.check import proc
 from byoa.local.check.box import Box, BoxSpec, Process
-from byoa.local.check.image_facts import LABEL
+from byoa.local.check.image_facts import LABEL, labels
 from byoa.local.check.reclaim import reclaim
 
 LOOPBACK = "127.0.0.1"
@@ -255,7 +255,7 @@ def _create(engine: Any, image: str, spec: BoxSpec, owner: str) -> str:
             stdin_open=False,
             host_config=host,
             networking_config=networking,
-            labels={LABEL: owner},
+            labels=labels(owner),
         )
     except APIError as error:
         raise ByoaError(

@@ -10,9 +10,16 @@ from functools import cached_property
 from typing import Any
 
 from byoa.container.errors import ByoaError
+from byoa.local.check import killed
 from byoa.local.check.image_files import ImageFiles
 
 LABEL = "byoa.check"  # on everything that the checker makes in an engine; its value is the trial
+
+
+def labels(owner: str) -> dict[str, str]:
+    """Of everything that a trial makes in an engine: whose it is, and which process makes it."""
+    return {LABEL: owner, killed.LABEL: killed.mark()}
+
 
 _files_lock = threading.Lock()
 
@@ -61,7 +68,7 @@ def read_facts(engine: Any, image: str, keep: contextlib.ExitStack, owner: str) 
     config = document.get("Config") or {}
 
     def read_files() -> ImageFiles:
-        made = engine.api.create_container(image, command=["train"], labels={LABEL: owner})
+        made = engine.api.create_container(image, command=["train"], labels=labels(owner))
         keep.callback(engine.api.remove_container, made["Id"], force=True, v=True)
         return ImageFiles(engine, made["Id"])
 

@@ -30,10 +30,10 @@ from byoa.container.contract import (
     hosting_environment,
     training_environment,
 )
-from byoa.local.check import tree
+from byoa.local.check import killed, tree
 from byoa.local.check.box import Box, BoxSpec
 from byoa.local.check.checks import NotApplicable
-from byoa.local.check.image_facts import LABEL, ImageFacts
+from byoa.local.check.image_facts import ImageFacts, labels
 from byoa.local.check.reclaim import owner_for
 
 REGION = "us-east-1"
@@ -93,7 +93,8 @@ class Trial:
         self.facts = facts  # None in process mode
         self.owner = uuid.uuid4().hex[:12]  # value of the label on everything in the engine
         self._processes = boxes  # ProcessBoxes; None where there is an engine
-        self._folder = Path(tempfile.mkdtemp(prefix="byoa-check-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=killed.PREFIX))
+        (self._folder / killed.FILE).write_text(killed.mark(), encoding="utf-8")
         self._folder.chmod(0o755)  # a box's user must be able to come to its /opt/ml
         self._boxes: list[Box] = []
         self._networks = 0
@@ -205,7 +206,7 @@ class Trial:
         self._networks += 1
         name = f"byoa-check-{self.owner}-{self._networks}"
         self.engine.api.create_network(
-            name, driver="bridge", internal=isolated, labels={LABEL: self.owner}
+            name, driver="bridge", internal=isolated, labels=labels(self.owner)
         )
         return name
 

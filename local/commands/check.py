@@ -157,17 +157,23 @@ def _catalogue(args: argparse.Namespace, checks: list[Check]) -> str:
 
 
 def _trial(args: argparse.Namespace, samples: Samples, waits: Waits) -> Trial:
+    from byoa.local.check import killed
     from byoa.local.check.trial import Trial
 
-    if args.process is not None:
-        return Trial.of_algorithm(args.process, samples, waits)
     try:
-        return Trial.of_image(args.image, samples, waits)
+        trial = Trial.of_image(args.image, samples, waits) if args.process is None \
+            else Trial.of_algorithm(args.process, samples, waits)
     except ByoaError as error:
         if error.code == "DOCKER_UNAVAILABLE":
             error.remedy = f"{error.remedy}; or check an algorithm without an engine:" \
                 " byoa check --process ALGORITHM"
         raise
+    try:
+        killed.sweep(trial.engine)
+    except BaseException:
+        trial.close()
+        raise
+    return trial
 
 
 def _report(trial: Trial, results: list[Result], started: datetime, seconds: float) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import time
@@ -49,10 +50,12 @@ def run_prune(args: argparse.Namespace) -> int:
         else:
             path.unlink(missing_ok=True)
     left = _left_in_engine(chosen, remove=not args.dry_run)
+    checks = _left_by_checks(chosen, remove=not args.dry_run)
     total = sum(each for _, each in found)
     if args.json:
         print(json.dumps(
-            {"bytes": total, "paths": [str(path) for path, _ in found], "containers": left},
+            {"bytes": total, "paths": [str(path) for path, _ in found], "containers": left,
+             "checks": checks},
             indent=1,
         ))
     else:
@@ -60,6 +63,8 @@ def run_prune(args: argparse.Namespace) -> int:
             print(f"{each:>14,}  {path}")
         for name in left:
             print(f"{'':>14}  {name} (of the container engine)")
+        for name in checks:
+            print(f"{'':>14}  {name} (of a `byoa check` that was killed)")
         print(f"{total:>14,}  bytes {'would be ' if args.dry_run else ''}removed")
     return 0
 
@@ -92,6 +97,22 @@ def _left_in_engine(chosen: Settings, *, remove: bool) -> list[str]:
         return runner.sweep(keep) if remove else runner.orphans(keep)
     finally:
         runner.close()
+
+
+def _left_by_checks(chosen: Settings, *, remove: bool) -> list[str]:
+    """What checkers of this user left that no longer run."""
+    from byoa.local.check import killed
+    from byoa.local.runners import engine
+
+    client = None
+    if chosen.runner != "process":
+        with contextlib.suppress(engine.EngineUnavailable):
+            client = engine.connect()
+    try:
+        return killed.sweep(client, remove=remove)
+    finally:
+        if client is not None:
+            client.close()
 
 
 def _busy(home: Path) -> set[str]:

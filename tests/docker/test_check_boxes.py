@@ -17,11 +17,11 @@ import pytest
 
 from byoa.local.check import reclaim
 from byoa.local.check.catalogue import all_checks
+from byoa.local.check.docker_box import sweep
 from byoa.local.check.image_facts import LABEL
 from byoa.local.check.runs import run_checks
 from byoa.local.check.trial import Samples, Trial
 from byoa.local.demo.registry import Registry
-from byoa.local.runners.engine import connect
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -32,13 +32,6 @@ SLEEP = ("python3", "-c", "import time; print('ready', flush=True); time.sleep(6
 def trial(good_image: str, check_samples: Samples) -> Iterator[Trial]:
     with Trial.of_image(good_image, check_samples) as made:
         yield made
-
-
-@pytest.fixture
-def engine() -> Iterator[Any]:
-    client = connect()
-    yield client
-    client.close()
 
 
 def _left(engine: Any, owner: str) -> list[Any]:
@@ -203,6 +196,57 @@ def test_nothing_is_left_after_an_interrupt(
     assert child.returncode == 128 + number, output
     assert engine.api.containers(all=True, filters={"ancestor": image}) == []
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("next_command", [
+    ("check", "good", "--only", "image-linux-amd64"), ("prune",),
+])
+def test_what_a_killed_checker_left_goes_with_the_next_command(
+    next_command: tuple[str, ...], good_image: str, tmp_path: Path, engine: Any
+) -> None:
+    """And nothing of a checker that still runs."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    program = (
+        "import sys, time\n"
+        "from byoa.local.check.trial import Samples, Trial\n"
+        "trial = Trial.of_image(sys.argv[1], Samples())\n"
+        f"trial.box({SLEEP[1:]!r}, ml=trial.new_ml(), entrypoint={SLEEP[:1]!r},"
+        " network=trial.network(), host='algo-1')\n"
+        "print(trial.owner, flush=True)\n"
+        "time.sleep(120)\n"
+    )
+    checkers = [
+        subprocess.Popen([sys.executable, "-c", program, good_image], env=environment, text=True,
+                         stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    owners: list[str] = []
+    try:
+        for each in checkers:
+            assert each.stdout is not None
+            owners.append(each.stdout.readline().strip())
+        killed, running = owners
+        checkers[0].kill()
+        checkers[0].wait()
+        assert len(_left(engine, killed)) == len(_left(engine, running)) == 2
+        assert len(list(temporary.iterdir())) == 2
+        argv = [good_image if each == "good" else each for each in next_command]
+        if next_command == ("prune",):
+            argv += ["--home", str(tmp_path / "home")]
+        done = subprocess.run([sys.executable, "-m", "byoa.local.cli", *argv], env=environment,
+                              capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert _left(engine, killed) == []
+        assert len(_left(engine, running)) == 2
+        assert len(list(temporary.iterdir())) == 1
+    finally:
+        for each in checkers:
+            each.kill()
+            each.communicate()
+        for owner in owners:
+            sweep(engine, owner)
 
 
 def test_a_trial_removes_its_containers_and_networks(
