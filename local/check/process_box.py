@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -18,6 +20,12 @@ from byoa.local.runners.images import OWN_REPOSITORY, Images, algorithms_in
 from byoa.local.runners.process import ProcessRunner
 from byoa.local.storage.state import State
 
+# Of a built-in's name alone: what is wrong with an author's own module is for the checks to find.
+_FIND = (
+    "import sys\nfrom byoa.algorithms.registry import find\nfrom byoa.container.errors import"
+    " ByoaError\ntry: find(sys.argv[1])\nexcept ByoaError as error: sys.exit(str(error))"
+)
+
 
 class ProcessBoxes:
     """Starts boxes of one algorithm; everything that it keeps is below `home`."""
@@ -25,6 +33,7 @@ class ProcessBoxes:
     def __init__(self, algorithm: str, home: Path) -> None:
         self.algorithm = algorithm
         self.environment = _environment(algorithm)
+        _refuse_unknown(self.environment[ALGORITHM_VARIABLE])
         self._home = home
         self._state = State(home / "state.sqlite")
         self._runner = ProcessRunner(Images(self._state), home)
@@ -133,6 +142,22 @@ def _refuse(spec: BoxSpec) -> None:
     ):
         if given:
             raise NotApplicable(what)
+
+
+def _refuse_unknown(algorithm: str) -> None:
+    """Without samples a name that means nothing would make each check a skip, and none a failure.
+    A process asks: this side knows no algorithms."""
+    if ":" in algorithm:
+        return
+    asked = subprocess.run(  # noqa: S603 - an argv of our own
+        [sys.executable, "-c", _FIND, algorithm], capture_output=True, text=True, timeout=60,
+        check=False,
+    )
+    if asked.returncode:
+        raise ByoaError(
+            "ALGORITHM_UNKNOWN", asked.stderr.strip().removesuffix(" [ALGORITHM_UNKNOWN]"),
+            remedy="name one of these, a file with an Algorithm class, or a folder with one",
+        )
 
 
 def _environment(algorithm: str) -> dict[str, str]:

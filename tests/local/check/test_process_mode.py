@@ -145,6 +145,12 @@ def test_the_catalogue_is_listed_as_text_json_and_markdown(tmp_path: Path) -> No
     assert len(rows) == sum(each["group"] == "image" for each in document["catalogue"])
 
 
+def test_an_algorithm_that_is_not_known_cannot_be_checked(tmp_path: Path) -> None:
+    done = _check("--process", "no-such-algorithm", cwd=tmp_path)
+    assert done.returncode == 3 and not done.stdout
+    assert "[ALGORITHM_UNKNOWN]" in done.stderr and "nearest-centroid" in done.stderr
+
+
 def test_what_only_a_container_has_is_not_applicable_to_a_process(tmp_path: Path) -> None:
     with Trial.of_algorithm("nearest-centroid", Samples()) as trial:
         ml = trial.new_ml()
