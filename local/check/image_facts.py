@@ -33,7 +33,6 @@ class ImageFacts:
     architecture: str  # "amd64"
     os: str  # "linux"
     entrypoint: tuple[str, ...]
-    cmd: tuple[str, ...]
     user: str
     workdir: str
     environment: Mapping[str, str]
@@ -78,7 +77,6 @@ def read_facts(engine: Any, image: str, keep: contextlib.ExitStack, owner: str) 
         architecture=document.get("Architecture") or "",
         os=document.get("Os") or "",
         entrypoint=tuple(config.get("Entrypoint") or ()),
-        cmd=tuple(config.get("Cmd") or ()),
         user=config.get("User") or "",
         workdir=config.get("WorkingDir") or "",
         environment={
