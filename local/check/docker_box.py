@@ -19,6 +19,7 @@ from byoa.local.check import proc
 from byoa.local.check.box import Box, BoxSpec, Process
 from byoa.local.check.image_facts import LABEL, labels
 from byoa.local.check.reclaim import reclaim
+from byoa.local.runners.listeners import listening
 
 LOOPBACK = "127.0.0.1"
 ADDRESS_SECONDS = 5.0  # that the engine may take to publish a port
@@ -178,10 +179,10 @@ class DockerBox(Box):
         pid = self._inspect()["State"]["Pid"]
         tables = [f"/proc/{pid}/net/tcp", f"/proc/{pid}/net/tcp6"]
         try:
-            return proc.listening([Path(each).read_text() for each in tables])
+            return listening([Path(each).read_text() for each in tables])
         except OSError:  # the engine is in a virtual machine: look from inside
-            return proc.listening([self._inside("cat", "/proc/net/tcp"),
-                                   self._inside("cat", "/proc/net/tcp6")])
+            return listening([self._inside("cat", "/proc/net/tcp"),
+                              self._inside("cat", "/proc/net/tcp6")])
 
     def changes(self) -> list[str]:
         found = self._api.diff(self.id) or []

@@ -17,16 +17,10 @@ from byoa.container.contract import (
 from byoa.container.supervisor import Exit
 from byoa.local.check.checks import Verdict, check, failed, passed, skipped
 from byoa.local.check.hosting_http import LATE, NoReply, Reply
-from byoa.local.check.hosting_server import (
-    Serving,
-    described,
-    first_start,
-    is_everywhere,
-    is_loopback,
-    shared,
-)
+from byoa.local.check.hosting_server import Serving, first_start, shared
 from byoa.local.check.training_causes import hidden_in, is_foreign
 from byoa.local.check.trial import Trial
+from byoa.local.runners.listeners import described, is_everywhere, is_loopback
 
 _NO_MODEL = (
     "there is no model to serve: give --model PATH, or --channel so that a training run makes one"

@@ -18,7 +18,6 @@ from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passe
 from byoa.local.check.hosting_http import Reply
 from byoa.local.check.hosting_server import (
     Serving,
-    described,
     first_start,
     model_of,
     plain,
@@ -27,6 +26,7 @@ from byoa.local.check.hosting_server import (
     shared,
 )
 from byoa.local.check.trial import Trial
+from byoa.local.runners.listeners import described
 
 PIPELINE_LABEL = "com.amazonaws.sagemaker.capabilities.accept-bind-to-port"
 MULTI_MODEL_LABEL = "com.amazonaws.sagemaker.capabilities.multi-models"

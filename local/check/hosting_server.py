@@ -24,6 +24,7 @@ from byoa.local.check.box import Box
 from byoa.local.check.checks import NotApplicable
 from byoa.local.check.hosting_http import Address, Headers, NoReply, Reply, exchange
 from byoa.local.check.trial import Trial
+from byoa.local.runners.listeners import ENGINE_DNS, is_loopback
 
 Outcome = Reply | NoReply
 
@@ -35,7 +36,6 @@ PATIENCE = 1 / 16
 # A server that has nothing to load is ready soon, or waits for a model that never comes.
 NO_MODEL_SECONDS = 20.0
 UNKNOWN_TYPE = "application/x-byoa-unknown"
-_ENGINE_DNS = "127.0.0.11"  # Docker's resolver listens there in networks of one's own
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Serving:
 
     def look(self) -> list[tuple[str, int]]:
         """Where it listens now."""
-        return [each for each in self.box.listeners() if each[0] != _ENGINE_DNS]
+        return [each for each in self.box.listeners() if each[0] != ENGINE_DNS]
 
 
 def serve(
@@ -178,23 +178,6 @@ def _ask_first(serving: Serving) -> None:
 def answers(outcome: Outcome | None) -> bool:
     """Whether there was an answer that is not the server's own failure."""
     return isinstance(outcome, Reply) and outcome.status < 500
-
-
-def is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in ("::1",) or host.startswith("::ffff:127.")
-
-
-def is_everywhere(host: str) -> bool:
-    return host in ("0.0.0.0", "::")  # noqa: S104 - compared, never bound
-
-
-def described(listeners: list[tuple[str, int]]) -> str:
-    """`127.0.0.1:8080 and [::1]:9000`, in the order of their ports."""
-    texts = [
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        for host, port in sorted(listeners, key=lambda each: (each[1], each[0]))
-    ]
-    return " and ".join(dict.fromkeys(texts)) or "no port"
 
 
 # --- the model and the requests -------------------------------------------------------------------

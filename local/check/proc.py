@@ -1,18 +1,13 @@
-"""What this machine's /proc says about processes and listening sockets of a box."""
+"""What this machine's /proc says about the processes of a box."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
-import socket
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from byoa.local.check.box import Process
-
-_LISTEN = "0A"
 
 
 def descendants(first: int) -> list[Process]:
@@ -74,24 +69,3 @@ def inodes(pids: Iterable[int]) -> set[str]:
             continue
         found |= {name[8:-1] for name in links if name.startswith("socket:[")}
     return found
-
-
-def listening(tables: Iterable[str], own: set[str] | None = None) -> list[tuple[str, int]]:
-    """Listening addresses in texts of /proc/net/tcp and tcp6; of the sockets `own` where given."""
-    found = set()
-    for table in tables:
-        for line in table.splitlines()[1:]:
-            fields = line.split()
-            if len(fields) > 9 and fields[3] == _LISTEN and (own is None or fields[9] in own):
-                address, _, port = fields[1].partition(":")
-                found.add((_address(address), int(port, 16)))
-    return sorted(found)
-
-
-def _address(text: str) -> str:
-    """Dotted or colon form of the kernel's words of four bytes in host order."""
-    words = [int(text[at:at + 8], 16) for at in range(0, len(text), 8)]
-    packed = b"".join(struct.pack("=I", word) for word in words)
-    if len(packed) == 4:
-        return socket.inet_ntoa(packed)
-    return str(ipaddress.IPv6Address(packed))

@@ -17,6 +17,7 @@ from byoa.local.check.box import Box, BoxSpec, Process
 from byoa.local.check.checks import NotApplicable
 from byoa.local.runners.base import Container, ContainerSpec
 from byoa.local.runners.images import OWN_REPOSITORY, Images, algorithms_in
+from byoa.local.runners.listeners import listening
 from byoa.local.runners.process import ProcessRunner
 from byoa.local.storage.state import State
 
@@ -109,7 +110,7 @@ class ProcessBox(Box):
             tables = [Path(f"/proc/{first}/net/{name}").read_text() for name in ("tcp", "tcp6")]
         except OSError:
             return []
-        return proc.listening(tables, own)
+        return listening(tables, own)
 
     def changes(self) -> list[str]:
         raise NotApplicable("a process has no file system of its own")

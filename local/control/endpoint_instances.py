@@ -31,6 +31,7 @@ from byoa.local.control.instance_limits import limits_of
 from byoa.local.control.log_follower import LogFollower, LogService, cloudwatch
 from byoa.local.control.model_data import remove_tree
 from byoa.local.runners.base import Container, ContainerSpec, Runner
+from byoa.local.runners.listeners import described, is_loopback
 from byoa.local.runtime.routing import Backend
 from byoa.local.settings import Caller, Settings
 from byoa.local.storage.buckets import Buckets
@@ -256,7 +257,8 @@ class Instance:
                 self._told = look.text if look.told else self._told
                 # In one that served before, a worker may have failed that is being replaced.
                 if (look.failed and not adopted) or monotonic() > deadline:
-                    return _End(look.text)
+                    elsewhere = None if look.answered else _listens_elsewhere(container)
+                    return _End(look.text if elsewhere is None else f"{elsewhere}; {look.text}")
             elif not self._is_busy(look):
                 failures += 1
                 if failures >= UNHEALTHY_PINGS:
@@ -359,6 +361,15 @@ class Instance:
         if len(tail) > room:
             tail = "…" + tail[-room + 1 :]
         return f"{head} Log: {tail}"
+
+
+def _listens_elsewhere(container: Container) -> str | None:
+    """Where its server listens, when that is why nobody reaches it (HOST-10, TRAP-06)."""
+    listeners = container.listeners()
+    if any(port == DEFAULT_PORT and not is_loopback(host) for host, port in listeners):
+        return None
+    found = described(listeners)
+    return f"the server listens on {found}, must be 0.0.0.0:{DEFAULT_PORT}" if listeners else None
 
 
 def _exit_words(ended: Exit) -> str:

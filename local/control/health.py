@@ -25,6 +25,7 @@ class Ping:
     The body of another answer is a reason, nothing more; unless it is 503 and a JSON object with
     `state`, `code` and `message`, as byoa's own images answer. Then `told` is true, `text` has the
     container's words, and `failed` is true when its state is "failed": it will never be healthy.
+    `answered`: there was an answer, whatever it said.
     """
 
     healthy: bool
@@ -32,6 +33,7 @@ class Ping:
     timed_out: bool = False
     told: bool = False
     failed: bool = False
+    answered: bool = False
 
 
 def ping(address: tuple[str, int]) -> Ping:
@@ -53,15 +55,15 @@ def ping(address: tuple[str, int]) -> Ping:
     finally:
         connection.close()
     if answer.status == 200:
-        return Ping(True, f"{PING_PATH} answered 200")
+        return Ping(True, f"{PING_PATH} answered 200", answered=True)
     own = _own_words(answer.body) if answer.status == 503 else None
     if own is not None:
         state, words = own
         text = f"{PING_PATH} answered 503: {words}"
-        return Ping(False, text, told=True, failed=state == "failed")
+        return Ping(False, text, told=True, failed=state == "failed", answered=True)
     body = " ".join(answer.body.decode("utf-8", errors="replace").split())
     reason = f": {body[:_BODY_SHOWN_CHARACTERS]}" if body else " with an empty body"
-    return Ping(False, f"{PING_PATH} answered {answer.status}{reason}")
+    return Ping(False, f"{PING_PATH} answered {answer.status}{reason}", answered=True)
 
 
 def _own_words(body: bytes) -> tuple[str, str] | None:

@@ -62,6 +62,11 @@ class Container(ABC):
     def address(self) -> tuple[str, int] | None:
         """Host and port where the published port answers on this machine."""
 
+    def listeners(self) -> list[tuple[str, int]]:
+        """Addresses and ports, as seen inside, where its processes listen now; empty where nobody
+        can tell, or where that says nothing about how it would listen on the service."""
+        return []
+
     @abstractmethod
     def wait(self, timeout: float) -> Exit | None:
         """The exit, or None when it still runs after `timeout` seconds (0 looks once)."""

@@ -27,6 +27,7 @@ from byoa.local.runners.docker_logs import LogPump
 from byoa.local.runners.docker_machine import Machine
 from byoa.local.runners.docker_ownership import give_back
 from byoa.local.runners.engine import EngineUnavailable
+from byoa.local.runners.listeners import ENGINE_DNS, Listener, listening
 
 LOST_SECONDS = 30.0  # without an answer, until a container counts as lost; restarts take less
 RETRY_SECONDS = 0.5
@@ -94,6 +95,14 @@ class DockerContainer(Container):
     @property
     def address(self) -> tuple[str, int] | None:
         return self._address
+
+    def listeners(self) -> list[Listener]:
+        try:
+            pid = self._api.inspect_container(self.id)["State"]["Pid"]
+            tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        except (docker.errors.APIError, OSError, *BROKEN):  # ended, or in a virtual machine
+            return []
+        return [each for each in listening(tables) if each[0] != ENGINE_DNS]
 
     def wait(self, timeout: float) -> Exit | None:
         if not self._over.wait(max(0.0, timeout)):

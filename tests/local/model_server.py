@@ -119,7 +119,8 @@ def main():
         time.sleep(600)
     ThreadingHTTPServer.request_queue_size = 128
     ThreadingHTTPServer.daemon_threads = True
-    server = ThreadingHTTPServer(("0.0.0.0", PORT), Handler)
+    address = os.environ.get("STUB_ADDRESS", "0.0.0.0"), int(os.environ.get("STUB_PORT", PORT))
+    server = ThreadingHTTPServer(address, Handler)
     server.serve_forever(poll_interval=0.05)
 
 

@@ -231,6 +231,19 @@ def test_a_server_that_never_listens_fails_the_endpoint_with_that(start_hosting)
     assert "Log: starting" in reason
 
 
+@pytest.mark.docker
+@pytest.mark.parametrize("runner_kind", ["docker"])
+@pytest.mark.parametrize(("behaviour", "seen"), [
+    ({"STUB_ADDRESS": "127.0.0.1"}, "127.0.0.1:8080"), ({"STUB_PORT": "5000"}, "0.0.0.0:5000"),
+])
+def test_a_server_that_listens_elsewhere_fails_the_endpoint_with_the_place(
+    start_hosting, behaviour, seen
+):
+    """HOST-10, TRAP-06, pains 1: named first, before what the ping saw of it."""
+    reason = fail(start_hosting(startup_window=3.0), **behaviour)
+    assert f"Seen: the server listens on {seen}, must be 0.0.0.0:8080; " in reason
+
+
 FAILED = {"state": "failed", "code": "WEIGHTS_LOST", "message": "no weights", "where": "a.py:3"}
 
 
