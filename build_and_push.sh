@@ -601,7 +601,7 @@ push_image() {
 
 push_died() {
   if said 'no space left'; then
-    die "the disk is full, here or in the registry" "$engine system prune, and run this again"
+    die "the disk is full" "$engine system prune, and run this again"
   elif said 'immutable'; then
     die "tag $tag exists and the repository lets none be overwritten" "choose another --tag"
   elif said 'expired|no basic auth|denied|unauthorized|authentication required|403 forbidden'; then
@@ -610,6 +610,9 @@ push_died() {
  BatchCheckLayerAvailability and PutImage on it; a login lasts 12 hours: run this again"
   elif said 'name unknown|does not exist'; then
     die "$1 has no repository" "check --account and --region against aws ecr describe-repositories"
+  elif said 'http status: 5|internal server error'; then
+    die "the registry failed while $1 was pushed" \
+      "read its own log, where it is yours (a full disk is the usual cause), and run this again"
   elif said 'no such host|i/o timeout|connection refused|EOF|reset by peer'; then
     die "the push of $1 was cut off" \
       "check the network and run this again: layers that arrived are not sent twice"

@@ -14,12 +14,14 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +431,68 @@ def test_a_registry_that_is_not_there_is_said_before_the_build(
     assert "logging in to 127.0.0.1:" in said.stderr
     assert "  do: " in said.stderr
     assert "docker build" not in said.stderr
+
+
+@pytest.fixture
+def refusing() -> Iterator[Callable[[int, str, str], str]]:
+    """A registry that knows no layer and refuses each one in the words of Amazon ECR."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, code: str, message: str) -> str:
+        body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+
+        class Refusal(BaseHTTPRequestHandler):
+            def answer(self, status: int, body: bytes = b"{}") -> None:
+                self.send_response(status)
+                self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(b"" if self.command == "HEAD" else body)
+
+            def do_GET(self) -> None:
+                self.answer(200 if self.path == "/v2/" else 404)
+
+            def do_HEAD(self) -> None:
+                self.answer(404)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.answer(status, body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        servers.append(server)
+        return f"127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("status", "code", "message", "cause", "cure"), [
+    (403, "DENIED", "User is not authorized to perform: ecr:InitiateLayerUpload on resource: r",
+     "was denied", "ecr:InitiateLayerUpload"),
+    (403, "DENIED", "Your authorization token has expired. Reauthenticate and try again.",
+     "was denied", "a login lasts 12 hours"),
+    (404, "NAME_UNKNOWN", "The repository with name 'r' does not exist in the registry",
+     "has no repository", "--account and --region"),
+    (500, "UNKNOWN", "unknown error", "the registry failed", "a full disk"),
+], ids=["denied", "expired", "no-repository", "registry-full"])
+def test_a_push_that_the_registry_refuses_is_said_with_what_to_do(
+    docker_pusher: Engine, refusing: Callable[[int, str, str], str], folder: Path, name: str,
+    status: int, code: str, message: str, cause: str, cure: str,
+) -> None:
+    said = docker_pusher.push(name, folder, BYOA_REGISTRY=refusing(status, code, message))
+    assert said.returncode == 1
+    problem, _, remedy = said.stderr.rpartition("  do: ")
+    assert cause in problem.splitlines()[-1], said.stderr
+    assert cure in remedy
+    assert not (docker_pusher.home / "image-uri.json").exists()
 
 
 def test_missing_credentials_are_said_with_what_to_do(
