@@ -26,6 +26,14 @@ class Algorithm(ABC):
     # train on its own and overwrite the others' model (TRAIN-132).
     distributed: ClassVar[bool] = False
 
+    # Records of several requests that one call of `predict` may be given; 1: each request has a
+    # call of its own; None: as many as the server finds worth while.
+    max_batch: ClassVar[int | None] = None
+
+    # Numbers of records, ascending, to which calls of `predict` are filled up with repeats: for
+    # models that are compiled or tuned for a few shapes.
+    batch_buckets: ClassVar[tuple[int, ...]] = ()
+
     hyperparameters: Any  # an instance of this class's own Hyperparameters
 
     def __init__(self, hyperparameters: Any) -> None:

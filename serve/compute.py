@@ -1,8 +1,11 @@
-"""The one thread of a worker process that runs the model, and when work may skip the hop to it.
+"""The one thread of a worker process that runs the model, what it joins, and when work may skip
+the hop to it.
 
-A model is never called twice at the same time. Calls wait their turn on the model's thread, so
-that whoever answers /ping stays free (TRAP-08). A model that has proved to be quick on the first
-requests runs on the caller's thread while nothing else runs, until it proves otherwise.
+A model is never called twice at the same time. Requests wait their turn on the model's thread, so
+that whoever answers /ping stays free (TRAP-08); what waits when the thread is free becomes one
+call, as far as the model's measured cost makes that worth while. A model that has proved to be
+quick on the first requests runs on the caller's thread while nothing else runs, until it proves
+otherwise.
 """
 
 from __future__ import annotations
@@ -10,37 +13,54 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from byoa.container.errors import ByoaError
+from byoa.serve.batching import RecordFailed, Work, predict
+from byoa.serve.cost import Cost
 
 Result = TypeVar("Result")
-_Item = tuple[Callable[[], Any], "Future[Any]", bool]
 
 QUICK_SECONDS = 0.001  # a hop to another thread and back costs about a tenth of it
 PROOFS = 20  # requests that must have been quick on the model's thread first
 STRIKE_SECONDS = 0.5  # a call this long on the caller's thread holds up /ping …
 STRIKES = 3  # … and after this many the model's times are not to be trusted
+# Collecting the requests of a moment costs each about 15 µs: a call must cost more than that.
+GATHER_SECONDS = 0.00006
+# After a joint call the requests that it answered come back one by one: how long to wait for them.
+WINDOW_SECONDS = 0.002
 _DECAY = 0.9
+_LOOK_AHEAD = 64  # requests of other models that are passed over in search of one's own
 
 
 class ServerBusy(ByoaError):
     """As many requests as the limit already wait for the model."""
 
 
+class _Item(NamedTuple):
+    work: Work | Callable[[], Any]
+    future: Future[Any]
+    measured: bool
+
+
 class Compute:
     """The model's thread. `submit` and `attempt` may be called from any thread."""
 
-    def __init__(self, *, limit: int, inline: bool = True) -> None:
+    def __init__(self, *, limit: int, inline: bool = True, max_batch: int = 256) -> None:
+        self.cost = Cost()
         self._limit = limit
+        self._max_batch = max_batch
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._aside: deque[_Item | None] = deque()  # taken from the queue for a later call
         self._running = threading.Lock()
         self._inline = inline
         self._estimate = 0.0  # seconds of a request on the model
         self._observed = 0
         self._strikes = 0
+        self._joined = 1  # requests of the last call
         self._since: float | None = None
         self._thread = threading.Thread(target=self._loop, name="model", daemon=True)
 
@@ -62,17 +82,28 @@ class Compute:
         )
 
     @property
+    def gathers(self) -> bool:
+        """Whether requests that come at the same moment should be given to `attempt` together."""
+        return self.quick and self.cost.fixed > GATHER_SECONDS and self._max_batch > 1
+
+    @property
     def busy_seconds(self) -> float:
         """How long the work on the model's thread has been running, 0 when idle."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
-    def submit(self, work: Callable[[], Result], *, measured: bool = True) -> Future[Result]:
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize() + len(self._aside)
+
+    def submit(
+        self, work: Work | Callable[[], Result], *, measured: bool = True
+    ) -> Future[Result]:
         """Queue `work` for the model's thread; raises ServerBusy beyond the limit.
 
         `measured` is False for work that says nothing about a request's time, such as loading.
         """
-        if self._queue.qsize() >= self._limit:
+        if self.waiting >= self._limit:
             raise ServerBusy(
                 "QUEUE_FULL",
                 f"{self._limit} requests already wait for the model",
@@ -80,22 +111,23 @@ class Compute:
                 remedy="try again, send several records in one request, or add instances",
             )
         future: Future[Result] = Future()
-        self._queue.put((work, future, measured))
+        self._queue.put(_Item(work, future, measured))
         return future
 
-    def attempt(self, work: Callable[[], Result]) -> Result | Future[Result]:
-        """The result at once where the model is quick and not held, else a future for it."""
-        if self.quick and self._running.acquire(timeout=QUICK_SECONDS):
-            started = time.perf_counter()
-            try:
-                return work()
-            finally:
-                seconds = time.perf_counter() - started
-                self._running.release()
-                self.observe(seconds)
-                if seconds > STRIKE_SECONDS:
-                    self._strikes += 1
-        return self.submit(work)
+    def attempt(self, works: Sequence[Work]) -> list[Any]:
+        """For each work its predictions or RecordFailed, where the model is quick and not held;
+        else a future, or the ServerBusy to raise."""
+        if not (self.quick and self._running.acquire(timeout=QUICK_SECONDS)):
+            return [self._submitted(work) for work in works]
+        outcomes: list[Any] = []
+        try:
+            for together in self._calls(works) if len(works) > 1 else (works,):
+                started = time.perf_counter()
+                outcomes += predict(together)
+                self._learn(together, time.perf_counter() - started, inline=True)
+        finally:
+            self._running.release()
+        return outcomes
 
     def observe(self, seconds: float) -> None:
         """Take a request's time on the model into account."""
@@ -103,27 +135,135 @@ class Compute:
         self._estimate = max(seconds, _DECAY * self._estimate + (1 - _DECAY) * seconds)
         self._observed += 1
 
-    def _loop(self) -> None:
-        while (item := self._queue.get()) is not None:
-            work, future, measured = item
-            if not future.set_running_or_notify_cancel():
-                continue  # its request gave up while it waited
-            result: Any = None
-            failure: BaseException | None = None
-            with self._running:
-                self._since = time.monotonic()
-                started = time.perf_counter()
-                try:
-                    result = work()
-                except BaseException as error:
-                    failure = error
-                seconds = time.perf_counter() - started
-                self._since = None
-            if measured:
-                self.observe(seconds)
-            # Only now: whoever waits may run the next request itself.
-            if failure is None:
-                future.set_result(result)
+    def _submitted(self, work: Work) -> Future[Any] | ServerBusy:
+        try:
+            return self.submit(work)
+        except ServerBusy as error:
+            return error
+
+    def _calls(self, works: Sequence[Work]) -> list[list[Work]]:
+        """The works in order, joined as far as a call on the caller's thread may be long."""
+        calls: list[list[Work]] = []
+        records = 0
+        for work in works:
+            size = len(work.features)
+            most = self.cost.within(QUICK_SECONDS, self._most(work))
+            if calls and calls[-1][0].joins(work) and records + size <= most:
+                calls[-1].append(work)
+                records += size
             else:
-                future.set_exception(failure)
-            del item, work, future, result, failure  # a waiting thread must not keep a batch alive
+                calls.append([work])
+                records = size
+        return calls
+
+    def _most(self, work: Work) -> int:
+        """Records that may share a call with this work's."""
+        own = work.model.max_batch
+        return self._max_batch if own is None else min(own, self._max_batch)
+
+    def _learn(
+        self, works: Sequence[Work], seconds: float, *, inline: bool = False, measured: bool = True
+    ) -> None:
+        self.cost.observe(sum(len(work.features) for work in works), seconds)
+        if len(works) == 1 and measured:
+            self.observe(seconds)
+        if inline and seconds > STRIKE_SECONDS:
+            self._strikes += 1
+
+    # --- the model's thread ---
+
+    def _loop(self) -> None:
+        while (item := self._next()) is not None:
+            if not item.future.set_running_or_notify_cancel():
+                continue  # its request gave up while it waited
+            if isinstance(item.work, Work):
+                self._predict(item, item.work)
+            else:
+                self._run(item, item.work)
+            del item  # a waiting thread must not keep a batch alive
+
+    def _next(self) -> _Item | None:
+        return self._aside.popleft() if self._aside else self._queue.get()
+
+    def _run(self, item: _Item, work: Callable[[], Any]) -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        with self._running:
+            self._since = time.monotonic()
+            started = time.perf_counter()
+            try:
+                result = work()
+            except BaseException as error:
+                failure = error
+            seconds = time.perf_counter() - started
+            self._since = None
+        if item.measured:
+            self.observe(seconds)
+        # Only now: whoever waits may run the next request itself.
+        if failure is None:
+            item.future.set_result(result)
+        else:
+            item.future.set_exception(failure)
+
+    def _predict(self, first: _Item, work: Work) -> None:
+        items = [first]
+        works = [work]
+        self._gather(items, works)
+        with self._running:
+            self._since = time.monotonic()
+            started = time.perf_counter()
+            outcomes = predict(works)
+            seconds = time.perf_counter() - started
+            self._since = None
+        self._joined = len(items)
+        self._learn(works, seconds, measured=first.measured)
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, RecordFailed):
+                item.future.set_exception(outcome)
+            else:
+                item.future.set_result(outcome)
+
+    def _gather(self, items: list[_Item], works: list[Work]) -> None:
+        """Add what waits and may share the call, as far as it is worth while.
+
+        An idle server waits for nobody. After a joint call as many are expected again: for them
+        there is a short wait, never longer than the part of a call that joining them saves.
+        """
+        records = len(works[0].features)
+        most = self.cost.worth(self._most(works[0]))
+        until = time.monotonic() + min(WINDOW_SECONDS, self.cost.fixed)
+        passed: list[_Item | None] = []
+        while records < most and len(passed) < _LOOK_AHEAD:
+            item = self._waiting(until if len(items) < self._joined else None)
+            if item is None:
+                break
+            if item is _STOP:
+                passed.append(None)
+                break
+            work = item.work
+            if (
+                isinstance(work, Work) and work.joins(works[0])
+                and records + len(work.features) <= most
+            ):
+                if item.future.set_running_or_notify_cancel():
+                    items.append(item)
+                    works.append(work)
+                    records += len(work.features)
+            else:
+                passed.append(item)
+        self._aside.extendleft(reversed(passed))
+
+    def _waiting(self, until: float | None) -> _Item | None:
+        """The next item, `_STOP` for the end, None where none comes in time."""
+        if self._aside:
+            item = self._aside.popleft()
+        else:
+            try:
+                wait = 0.0 if until is None else until - time.monotonic()
+                item = self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
+            except queue.Empty:
+                return None
+        return _STOP if item is None else item
+
+
+_STOP = _Item(lambda: None, Future(), False)

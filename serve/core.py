@@ -5,7 +5,7 @@ The core knows neither Flask nor gunicorn. A door hands it a Request and writes 
     answer     the whole way, blocking until the model has answered
     prepare    checks, negotiation and decoding: an Answer, or a Job for the model
     start      the Job's predictions, or a Future for them
-    finish     the predictions of a Job, checked and encoded
+    finish     the predictions of a Job, encoded
     failed     what was raised on the way, as an answer
 
 `answer` is the steps in one; the express lane takes them one by one, so that its event loop
@@ -19,9 +19,8 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, NamedTuple
 
 from byoa.container import contract
@@ -30,9 +29,9 @@ from byoa.container.formats import registry
 from byoa.container.formats.base import Format
 from byoa.container.formats.checks import require_finite, require_width
 from byoa.container.media_types import MediaType, parse_media_type
+from byoa.serve.batching import RecordFailed, Work
 from byoa.serve.compute import Compute, ServerBusy
 from byoa.serve.host import FAILED, READY, Host, describe, trace
-from byoa.serve.model import check_predictions
 from byoa.serve.settings import MEGABYTE, Settings
 
 log = logging.getLogger("byoa.serve")
@@ -73,8 +72,7 @@ class Job(NamedTuple):
     """A decoded request that waits for its predictions."""
 
     request: Request
-    work: Callable[[], Any]
-    records: int
+    work: Work
     format: Format
     media: MediaType
 
@@ -175,8 +173,7 @@ class Core:
             require_finite(features)
         except Exception as error:
             return self.failed(request, error)
-        work = partial(loaded.predict, features)
-        return Job(request, work, len(features), encoder, answer_media)
+        return Job(request, Work(loaded, features), encoder, answer_media)
 
     @staticmethod
     def is_large(body: bytes) -> bool:
@@ -184,15 +181,18 @@ class Core:
         return len(body) > LARGE_BYTES
 
     def start(self, job: Job) -> Any:
-        """The predictions of a job where they come at once, else a Future for them."""
+        """The predictions of a job where they come at once, else a Future for them; raises what
+        predict raised."""
         if self.is_large(job.request.body):
             return self.compute.submit(job.work, measured=False)
-        return self.compute.attempt(job.work)
+        (outcome,) = self.compute.attempt((job.work,))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def finish(self, job: Job, predictions: Any) -> Answer:
         """The predictions as an answer in the type that was negotiated."""
         try:
-            check_predictions(predictions, job.records)
             body = job.format.encode(predictions, job.media)
         except Exception as error:
             return self.failed(job.request, error)
@@ -207,7 +207,12 @@ class Core:
         """
         if isinstance(error, ServerBusy):
             return self._error(request, 503, error.to_json(), retry=True)
+        record: int | None = None
+        if isinstance(error, RecordFailed):
+            record, error = error.record, error.error
         fields = describe(error, "PREDICT_FAILED")
+        if record is not None:
+            fields["record"] = record
         if isinstance(error, DataError):
             unsupported = str(fields.get("code", "")).startswith("MEDIA_TYPE")
             return self._error(request, 415 if unsupported else 400, fields)

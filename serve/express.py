@@ -14,7 +14,7 @@ from typing import Any
 
 from byoa.container import contract
 from byoa.serve import bridge
-from byoa.serve.core import DRAIN_BYTES, Answer, Core, Request
+from byoa.serve.core import DRAIN_BYTES, Answer, Core, Job, Request
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,6 +36,7 @@ class Express:
         self._flask = flask
         self._wsgi: bridge.Wsgi | None = None
         self._side = ThreadPoolExecutor(_SIDE_THREADS, thread_name_prefix="codec")
+        self._moment: list[tuple[Job, asyncio.Future[Any]]] = []  # gathered, not yet predicted
 
     async def __call__(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,31 +67,67 @@ class Express:
             job = await side(self._side, core.prepare, request)
             if isinstance(job, Answer):
                 return job
-            outcome = await self._predict(job)
+            outcome = await self._predict(job, receive)
             if isinstance(outcome, Answer):
                 return outcome
             return await side(self._side, core.finish, job, outcome)
         job = core.prepare(request)
         if isinstance(job, Answer):
             return job
-        outcome = await self._predict(job)
+        outcome = await self._predict(job, receive)
         return outcome if isinstance(outcome, Answer) else core.finish(job, outcome)
 
-    async def _predict(self, job: Any) -> Any:
-        """The predictions of a job, or an Answer where there are none."""
+    async def _predict(self, job: Job, receive: Receive) -> Any:
+        """The predictions of a job, or an Answer where there are none. Raises _Gone when the
+        client leaves before; then what still waits in the queue is dropped."""
         core = self._core
         try:
-            outcome = core.start(job)
+            if core.compute.gathers and not core.is_large(job.request.body):
+                outcome = await self._gather(job)
+            else:
+                outcome = core.start(job)
             if not isinstance(outcome, Future):
                 return outcome
             waiter = asyncio.wrap_future(outcome)
-            await asyncio.wait((waiter,), timeout=core.settings.deadline)
-            if not waiter.done():
-                waiter.cancel()  # what still waits in the queue is dropped
-                return core.too_late(job)
-            return waiter.result()
+            leaving = asyncio.ensure_future(receive())  # after the body, only the end is left
+            try:
+                await asyncio.wait(
+                    (waiter, leaving), timeout=core.settings.deadline,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                leaving.cancel()
+            if waiter.done():
+                return waiter.result()
+            waiter.cancel()
+            if leaving.done():
+                raise _Gone
+            return core.too_late(job)
+        except _Gone:
+            raise
         except Exception as error:
             return core.failed(job.request, error)
+
+    async def _gather(self, job: Job) -> Any:
+        """The outcome of a job that is predicted together with the others of this moment: with
+        those whose requests the loop has found complete in the same round."""
+        loop = asyncio.get_running_loop()
+        if not self._moment:
+            loop.call_soon(self._predict_moment)
+        waiter: asyncio.Future[Any] = loop.create_future()
+        self._moment.append((job, waiter))
+        return await waiter
+
+    def _predict_moment(self) -> None:
+        moment, self._moment = self._moment, []
+        outcomes = self._core.compute.attempt([job.work for job, _ in moment])
+        for (_, waiter), outcome in zip(moment, outcomes, strict=True):
+            if waiter.done():  # its task was cancelled
+                continue
+            if isinstance(outcome, Exception):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(outcome)
 
     async def _read(self, request: Request, receive: Receive) -> bytes | Answer:
         """The whole body, or the answer 413 as soon as it is known to be over the limit."""

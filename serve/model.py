@@ -30,6 +30,14 @@ class Loaded:
     features: int | None  # None where nothing tells
     sample: list[list[float]] | None
 
+    @property
+    def max_batch(self) -> int | None:
+        return self.algorithm.max_batch
+
+    @property
+    def batch_buckets(self) -> tuple[int, ...]:
+        return self.algorithm.batch_buckets
+
     def predict(self, records: Any) -> Any:
         """The predictions for `records` of shape (n, features): an array, list or columns."""
         try:

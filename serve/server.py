@@ -277,7 +277,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             partial(
                 load, self.plan.model_dir, algorithm=self.plan.algorithm, device=self.plan.device
             ),
-            Compute(limit=self.settings.queue, inline=self.settings.inline),
+            Compute(
+                limit=self.settings.queue, inline=self.settings.inline,
+                max_batch=self.settings.max_batch,
+            ),
             startup_timeout=self.settings.startup_timeout,
             on_ready=partial(self.board.set_ready, self._slot),
             on_failed=self._failed,

@@ -113,6 +113,8 @@ SETTINGS: tuple[Setting, ...] = (
             "connections that may wait to be accepted"),
     Setting("queue", ("BYOA_QUEUE_LIMIT",), _integer(1, 100_000), 256,
             "requests that may wait for the model in a worker; one more is answered 503 (HOST-36)"),
+    Setting("max_batch", ("BYOA_MAX_BATCH",), _integer(1, 1_000_000), 256,
+            "records of waiting requests that share a call of predict, at most; 1: never"),
     Setting("payload_limit", ("SAGEMAKER_MAX_PAYLOAD_IN_MB",), _payload,
             contract.PAYLOAD_LIMIT_BYTES, "the largest request body (HOST-32, BT-04)"),
     Setting("default_accept", ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",), _text, "application/json",
@@ -155,6 +157,7 @@ class Settings:
     keepalive: int
     backlog: int
     queue: int
+    max_batch: int
     payload_limit: int  # bytes; 0 for no limit
     default_accept: str
     inline: bool

@@ -3,7 +3,8 @@
     python tests/bench/serving.py                     every server, every workload
     python tests/bench/serving.py --rounds 3 --seconds 1 --only express flask-bare
 
-The same 64-feature numpy model everywhere. The server has CPU 0, the load generator CPU 1: one
+The same two models everywhere: 64 features in numpy, and an MLP 784-512-512-10 in torch, whose
+requests are worth joining. The server has CPU 0, the load generator CPU 1: one
 worker, closed loop over kept-alive connections, rounds interleaved, medians. The peers:
 
     flask-bare   one Flask view under gunicorn gthread, 4 threads, hand-written codec
@@ -33,6 +34,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 FEATURES, CLASSES = 64, 10
+MLP = (784, 512, 512, 10)
 HERE = Path(__file__).resolve().parent
 SERVER_CPU, CLIENT_CPU = 0, 1
 BASELINE = "flask-bare"
@@ -46,6 +48,9 @@ SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
     "express-thread": (
         BYOA, {"BYOA_SERVER": "express", "BYOA_ASGI_WORKER": "uvicorn", "BYOA_INLINE": "0"}
     ),
+    "express-alone": (
+        BYOA, {"BYOA_SERVER": "express", "BYOA_ASGI_WORKER": "uvicorn", "BYOA_MAX_BATCH": "1"}
+    ),
     "express-gunicorn": (BYOA, {"BYOA_SERVER": "express", "BYOA_ASGI_WORKER": "gunicorn"}),
     "flask": (BYOA, {"BYOA_SERVER": "flask"}),
     "flask-bare": (
@@ -57,7 +62,21 @@ SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
          "--no-access-log", "--log-level", "warning", "--lifespan", "off", "serving:asgi_app"], {},
     ),
 }
-WORKLOADS = {"tiny-json": 1, "tiny-csv": 1, "csv-1000": 1000}
+
+
+@dataclass(frozen=True)
+class Workload:
+    rows: int
+    features: int
+    connections: int
+
+
+WORKLOADS = {
+    "tiny-json": Workload(1, FEATURES, 8),
+    "tiny-csv": Workload(1, FEATURES, 8),
+    "csv-1000": Workload(1000, FEATURES, 8),
+    "mlp-json": Workload(1, MLP[0], 32),
+}
 
 
 # --- the model, and what the peers do with it -----------------------------------------------------
@@ -70,9 +89,27 @@ def weights():
     return np.random.default_rng(7).normal(size=(FEATURES, CLASSES)).astype(np.float32)
 
 
+@functools.cache
+def mlp():
+    import torch
+
+    torch.manual_seed(7)
+    torch.set_num_threads(1)
+    layers = []
+    for inputs, outputs in zip(MLP, MLP[1:], strict=False):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1], torch.nn.Softmax(dim=1)).eval()
+
+
 def predict(records):
     import numpy as np
 
+    if records.shape[1] == MLP[0]:
+        import torch
+
+        torch.set_num_threads(1)  # of this thread, whichever it is
+        with torch.inference_mode():
+            return mlp()(torch.from_numpy(records)).numpy()
     logits = records @ weights()
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
@@ -129,7 +166,7 @@ def write_model(directory: Path) -> None:
     directory.mkdir(parents=True)
     (directory / "byoa.json").write_text(json.dumps({
         "byoa": 1, "algorithm": "bench_model:Bench", "hyperparameters": {},
-        "input": {"features": FEATURES, "sample": [[0.0] * FEATURES]},
+        "input": {"features": None, "sample": None},
     }))
     code = directory / "code"
     code.mkdir()
@@ -146,7 +183,8 @@ def write_model(directory: Path) -> None:
 def request_of(workload: str) -> bytes:
     import numpy as np
 
-    rows = np.random.default_rng(3).integers(0, 17, size=(WORKLOADS[workload], FEATURES))
+    size = (WORKLOADS[workload].rows, WORKLOADS[workload].features)
+    rows = np.random.default_rng(3).integers(0, 17, size=size)
     if workload.endswith("json"):
         kind, body = "application/json", json.dumps({"instances": rows.tolist()})
     else:
@@ -301,7 +339,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     options = parser.parse_args()
@@ -323,7 +360,8 @@ def main() -> None:
                     for workload, request in requests.items():
                         same(answers, workload, one_answer(port, request), name)
                         sample = measure(
-                            port, pid, request, options.connections, options.seconds
+                            port, pid, request, WORKLOADS[workload].connections,
+                            options.seconds,
                         )
                         found.setdefault((workload, name), []).append(sample)
     report(options, found, starts)
@@ -340,8 +378,8 @@ def same(answers: dict[str, list], workload: str, answer: list, name: str) -> No
 def report(options, found, starts) -> None:
     print(f"{platform.machine()}, Python {platform.python_version()}, {versions()}")
     print(
-        f"one core for the server, {options.connections} connections, {options.rounds} rounds"
-        f" of {options.seconds:g} s, medians\n"
+        f"one core for the server, 8 connections (mlp: 32), {options.rounds} rounds of"
+        f" {options.seconds:g} s, medians\n"
     )
     print("| workload | server | req/s | ratio | CPU µs/req | p50 ms | p99 ms |")
     print("|---|---|---|---|---|---|---|")

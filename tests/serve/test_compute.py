@@ -6,9 +6,39 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from byoa.serve.compute import PROOFS, QUICK_SECONDS, STRIKE_SECONDS, STRIKES, Compute, ServerBusy
+from byoa.serve.batching import RecordFailed, Work
+from byoa.serve.compute import (
+    GATHER_SECONDS,
+    PROOFS,
+    QUICK_SECONDS,
+    STRIKE_SECONDS,
+    STRIKES,
+    Compute,
+    ServerBusy,
+)
+
+
+class Model:
+    """A loaded model that remembers its calls: records, and the thread of each."""
+
+    def __init__(self, predict=None, max_batch=None, batch_buckets=()):
+        self.calls: list[int] = []
+        self.threads: list[threading.Thread] = []
+        self.max_batch = max_batch
+        self.batch_buckets = batch_buckets
+        self._predict = predict or (lambda records: records.sum(axis=1))
+
+    def predict(self, records):
+        self.calls.append(len(records))
+        self.threads.append(threading.current_thread())
+        return self._predict(records)
+
+    def work(self, *values: float) -> Work:
+        """A request of one record for each value, all of width 1."""
+        return Work(self, np.array(values, dtype=np.float32).reshape(-1, 1))
 
 
 @pytest.fixture
@@ -19,15 +49,25 @@ def compute():
     made.stop()
 
 
+def sleeping(seconds: float, each: float = 0.0):
+    """A predict that takes so long, and for each record so much longer."""
+    def predict(records):
+        time.sleep(seconds + each * len(records))
+        return records.sum(axis=1)
+    return predict
+
+
 def prove(compute: Compute) -> None:
     for _ in range(PROOFS):
         compute.observe(QUICK_SECONDS / 10)
 
 
 def test_work_runs_on_the_models_thread_and_gives_a_future(compute):
-    outcome = compute.attempt(threading.current_thread)
+    model = Model()
+    (outcome,) = compute.attempt([model.work(3.0)])
     assert isinstance(outcome, Future)
-    assert outcome.result(5).name == "model"
+    assert outcome.result(5).tolist() == [3.0]
+    assert model.threads[0].name == "model"
 
 
 def test_an_exception_reaches_whoever_waits(compute):
@@ -38,7 +78,10 @@ def test_an_exception_reaches_whoever_waits(compute):
 
 def test_a_model_that_has_proved_quick_runs_where_it_is_called(compute):
     prove(compute)
-    assert compute.attempt(threading.current_thread) is threading.current_thread()
+    model = Model()
+    (outcome,) = compute.attempt([model.work(3.0)])
+    assert outcome.tolist() == [3.0]
+    assert model.threads == [threading.current_thread()]
 
 
 def test_no_model_is_trusted_before_it_has_proved_quick(compute):
@@ -52,7 +95,7 @@ def test_no_model_is_trusted_before_it_has_proved_quick(compute):
 def test_one_slow_call_sends_the_next_ones_to_the_thread_for_a_while(compute):
     prove(compute)
     compute.observe(10 * QUICK_SECONDS)
-    assert isinstance(compute.attempt(lambda: None), Future)
+    assert isinstance(compute.attempt([Model().work(1.0)])[0], Future)
     for _ in range(200):
         compute.observe(0.0)
     assert compute.quick
@@ -66,7 +109,7 @@ def test_a_model_that_blocks_its_caller_again_and_again_is_not_trusted_any_more(
         for _ in range(200):
             compute.observe(0.0)
         assert compute.quick
-        compute.attempt(lambda: time.sleep(STRIKE_SECONDS * 1.05))
+        compute.attempt([Model(sleeping(STRIKE_SECONDS * 1.05)).work(1.0)])
     prove(compute)
     for _ in range(200):
         compute.observe(0.0)
@@ -83,15 +126,18 @@ def test_the_model_is_never_called_twice_at_a_time(compute):
     prove(compute)
     running, most = 0, 0
 
-    def work() -> None:
+    def predict(records):
         nonlocal running, most
         running += 1
         most = max(most, running)
         time.sleep(0.0005)
         running -= 1
+        return records
+
+    model = Model(predict)
 
     def call() -> None:
-        outcome = compute.attempt(work)
+        (outcome,) = compute.attempt([model.work(1.0)])
         if isinstance(outcome, Future):
             outcome.result(10)
 
@@ -133,3 +179,117 @@ def test_how_long_a_call_has_been_running_is_known(compute):
     release.set()
     future.result(5)
     assert compute.busy_seconds == 0
+
+
+# --- joining --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(compute):
+    """Keeps the model's thread busy until it is called."""
+    release = threading.Event()
+    compute.submit(lambda: release.wait(5), measured=False)
+    while compute.busy_seconds == 0:
+        time.sleep(0.001)
+    return release.set
+
+
+def test_what_waits_becomes_one_call_and_each_gets_its_own(compute, held):
+    model = Model()
+    futures = [compute.submit(model.work(*values)) for values in ((1, 2), (3,), (4, 5, 6))]
+    held()
+    assert [future.result(5).tolist() for future in futures] == [[1, 2], [3], [4, 5, 6]]
+    assert model.calls == [6]
+
+
+def test_an_idle_server_waits_for_nobody(compute):
+    model = Model()
+    for value in range(5):
+        assert compute.submit(model.work(value)).result(5).tolist() == [value]
+    assert model.calls == [1] * 5
+
+
+@pytest.mark.parametrize(("own", "servers", "calls"), [
+    (None, 4, [4, 2]), (2, 256, [2, 2, 2]), (1, 256, [1] * 6), (None, 1, [1] * 6),
+])
+def test_a_call_is_no_larger_than_the_algorithm_and_the_server_allow(own, servers, calls):
+    compute = Compute(limit=50, max_batch=servers)
+    model = Model(max_batch=own)
+    futures = [compute.submit(model.work(value)) for value in range(6)]
+    compute.start()
+    assert [future.result(5).tolist() for future in futures] == [[each] for each in range(6)]
+    compute.stop()
+    assert model.calls == calls
+
+
+def test_a_request_larger_than_a_call_may_be_is_one_call_of_its_own():
+    compute = Compute(limit=50, max_batch=2)
+    model = Model()
+    futures = [compute.submit(model.work(*values)) for values in ((1,), (2, 3, 4), (5,))]
+    compute.start()
+    assert [future.result(5).tolist() for future in futures] == [[1], [2, 3, 4], [5]]
+    compute.stop()
+    assert sorted(model.calls) == [2, 3]
+
+
+def test_records_of_another_model_or_width_wait_for_a_call_of_their_own(compute, held):
+    first, second = Model(), Model()
+    wide = Work(first, np.ones((1, 2), dtype=np.float32))
+    works = [first.work(1), second.work(2), first.work(3), wide, second.work(4)]
+    futures = [compute.submit(work) for work in works]
+    held()
+    assert [future.result(5).tolist() for future in futures] == [[1], [2], [3], [2], [4]]
+    assert (sorted(first.calls), second.calls) == ([1, 2], [2])
+
+
+def test_a_request_that_gave_up_is_left_out_of_the_call(compute, held):
+    model = Model()
+    futures = [compute.submit(model.work(value)) for value in range(4)]
+    assert futures[0].cancel() and futures[2].cancel()
+    held()
+    assert [futures[i].result(5).tolist() for i in (1, 3)] == [[1], [3]]
+    assert model.calls == [2]
+
+
+def test_a_bad_record_fails_its_own_request_alone_and_is_numbered(compute, held):
+    def predict(records):
+        if (records < 0).any():
+            raise ValueError("negative")
+        return records[:, 0]
+
+    model = Model(predict)
+    requests = [(1, 2), (3, -4, 5), (6,)]
+    futures = [compute.submit(model.work(*values)) for values in requests]
+    held()
+    assert futures[0].result(5).tolist() == [1, 2]
+    assert futures[2].result(5).tolist() == [6]
+    with pytest.raises(RecordFailed) as caught:
+        futures[1].result(5)
+    assert isinstance(caught.value.error, ValueError) and caught.value.record == 2
+
+
+def test_a_model_whose_records_cost_as_much_alone_as_together_is_not_made_to_wait():
+    """Where a call has next to no fixed cost a joint one only delays the first of it."""
+    compute = Compute(limit=200)
+    for records in (1, 2, 4, 8) * 10:
+        compute.cost.observe(records, 0.001 * records)
+    model = Model()
+    futures = [compute.submit(model.work(value)) for value in range(20)]
+    compute.start()
+    for future in futures:
+        future.result(5)
+    compute.stop()
+    assert model.calls == [1] * 20
+
+
+def test_a_moments_requests_are_one_call_on_the_callers_thread_within_its_time(compute):
+    """As many records as a call of a millisecond has room for."""
+    prove(compute)
+    for records in (1, 8, 16) * 10:
+        compute.cost.observe(records, QUICK_SECONDS * (0.2 + 0.05 * records))
+    assert compute.gathers and compute.cost.fixed > GATHER_SECONDS
+    model = Model()
+    outcomes = compute.attempt([model.work(value) for value in range(40)])
+    assert [each.tolist() for each in outcomes] == [[value] for value in range(40)]
+    assert max(model.calls) == 16 and sum(model.calls) == 40
+    assert set(model.threads) == {threading.current_thread()}

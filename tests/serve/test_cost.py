@@ -1,0 +1,59 @@
+"""What a call costs, learned from calls."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from byoa.serve.cost import Cost
+
+
+def learned(fixed: float, each: float, *, noise: float = 0.0, calls: int = 200) -> Cost:
+    cost, chance = Cost(), random.Random(0)
+    for _ in range(calls):
+        records = chance.randint(1, 32)
+        seconds = (fixed + each * records) * (1 + noise * chance.random())
+        cost.observe(records, seconds)
+    return cost
+
+
+def test_fixed_and_variable_part_are_found():
+    cost = learned(0.002, 0.0001)
+    assert cost.fixed == pytest.approx(0.002, rel=1e-3)
+    assert cost.each == pytest.approx(0.0001, rel=1e-3)
+    assert cost.of(10) == pytest.approx(0.003, rel=1e-3)
+
+
+def test_pauses_of_the_machine_do_not_count_as_the_models():
+    cost = learned(0.002, 0.0001, noise=0.1)
+    expected = cost.of(10)
+    cost.observe(1, 5.0)
+    assert cost.of(10) < 2 * expected
+
+
+def test_a_model_that_has_become_slow_is_believed_in_the_end():
+    cost = learned(0.0001, 0.0)
+    for _ in range(300):
+        cost.observe(1, 0.01)
+    assert cost.of(1) == pytest.approx(0.01, rel=0.1)
+
+
+def test_while_all_calls_are_alike_all_of_it_counts_as_fixed():
+    cost = Cost()
+    for _ in range(50):
+        cost.observe(1, 0.001)
+    assert (cost.fixed, cost.each) == (pytest.approx(0.001), 0.0)
+    assert cost.worth(256) == 256
+
+
+def test_more_is_joined_the_larger_the_fixed_part_is():
+    assert learned(0.0, 0.001).worth(256) == 1
+    assert learned(0.001, 0.001).worth(256) == pytest.approx(19, abs=1)
+    assert learned(0.1, 0.001).worth(256) == 256
+
+
+def test_a_call_has_room_for_what_its_time_allows():
+    cost = learned(0.0002, 0.0001)
+    assert cost.within(0.001, 256) == pytest.approx(8, abs=1)
+    assert cost.within(0.0001, 256) == 1
