@@ -102,8 +102,7 @@ ENV PATH=/opt/byoa/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ARG BASE_IMAGE
-# The server serves one model: a label that promised more would fail an endpoint in the cloud.
-LABEL com.amazonaws.sagemaker.capabilities.multi-models=false \
+LABEL com.amazonaws.sagemaker.capabilities.multi-models=true \
       com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
       org.opencontainers.image.title=byoa \
       org.opencontainers.image.description="A Python algorithm that SageMaker trains and hosts" \

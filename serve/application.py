@@ -12,12 +12,12 @@ from flask import request as flask_request
 from werkzeug.exceptions import HTTPException
 
 from byoa.container import contract
-from byoa.serve.core import DRAIN_BYTES, Answer, Core, Request
+from byoa.serve.core import DRAIN_BYTES, Answer, Request, Responder
 
 _CHUNK_BYTES = 256 * 1024
 
 
-def create_app(core: Core) -> Flask:
+def create_app(core: Responder) -> Flask:
     """A Flask application over `core`."""
     here = str(Path(__file__).parent)
     # Flask cannot find these by itself: `byoa` is a namespace, no package with a file.
@@ -31,13 +31,18 @@ def create_app(core: Core) -> Flask:
     def execution_parameters() -> Response:
         return _response(core.execution_parameters())
 
-    @app.post(contract.INVOCATIONS_PATH)
-    def invocations() -> Response:
+    def with_body(**path: str) -> Response:
         request = _request()
         body = _read(core, request)
         if isinstance(body, Answer):
             return _response(body)
         return _response(core.answer(request._replace(body=body)))
+
+    app.add_url_rule(contract.INVOCATIONS_PATH, view_func=with_body, methods=["POST"])
+
+    if contract.MODELS_PATH in core.routes:
+        for path in (contract.MODELS_PATH, f"{contract.MODELS_PATH}/<path:rest>"):
+            app.add_url_rule(path, view_func=with_body, methods=["GET", "POST", "DELETE"])
 
     @app.errorhandler(404)
     @app.errorhandler(405)
@@ -47,7 +52,7 @@ def create_app(core: Core) -> Flask:
     return app
 
 
-def _read(core: Core, request: Request) -> bytes | Answer:
+def _read(core: Responder, request: Request) -> bytes | Answer:
     """The body, or the answer 413 for one over the limit, declared or found to be."""
     declared = request.headers.get("content-length", "")
     stream = flask_request.stream  # werkzeug's: it knows where the body ends
@@ -84,7 +89,8 @@ def _request() -> Request:
     for name, key in (("content-type", "CONTENT_TYPE"), ("content-length", "CONTENT_LENGTH")):
         if environ.get(key):
             headers[name] = environ[key]
-    return Request(flask_request.method, flask_request.path, headers, b"")
+    query = environ.get("QUERY_STRING", "")
+    return Request(flask_request.method, flask_request.path, headers, b"", query)
 
 
 def _response(answer: Answer) -> Response:

@@ -19,6 +19,7 @@ import json
 import logging
 import re
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from byoa.container.media_types import MediaType, parse_media_type
 from byoa.serve.batching import RecordFailed, Work
 from byoa.serve.compute import Compute, ServerBusy
 from byoa.serve.host import FAILED, READY, Host, describe, trace
+from byoa.serve.model import Loaded
 from byoa.serve.settings import MEGABYTE, Settings
 
 log = logging.getLogger("byoa.serve")
@@ -53,12 +55,13 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Request(NamedTuple):
-    """`path` without a query; `headers` with lower-case names (HOST-35)."""
+    """`path` without its query; `headers` with lower-case names (HOST-35)."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
+    query: str = ""
 
 
 class Answer(NamedTuple):
@@ -68,33 +71,45 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Target(NamedTuple):
+    """The model that answers a request, and what runs it."""
+
+    loaded: Loaded
+    compute: Compute
+
+
 class Job(NamedTuple):
     """A decoded request that waits for its predictions."""
 
     request: Request
     work: Work
+    compute: Compute
     format: Format
     media: MediaType
 
 
-class Core:
-    """The answers of one worker process. Thread-safe."""
+class Responder(ABC):
+    """What answers requests with a model, whichever it is, and refuses those that it cannot."""
 
-    def __init__(self, host: Host, settings: Settings, *, workers: int = 1) -> None:
+    routes: Mapping[str, str]  # path → method
+
+    def __init__(self, settings: Settings, *, workers: int = 1) -> None:
         self.settings = settings
-        self.compute: Compute = host.compute
-        self._host = host
         self._workers = workers
         self._ready = Answer(200, b'{"state":"ready"}')
 
     def answer(self, request: Request) -> Answer:
         """The answer to any request; waits for the model where it must."""
-        if ROUTES.get(request.path) != request.method:
+        if self.routes.get(request.path) != request.method:
             return self._unknown(request)
         if request.path == contract.PING_PATH:
             return self.ping()
         if request.path == contract.EXECUTION_PARAMETERS_PATH:
             return self.execution_parameters()
+        return self.invoke(request)
+
+    def invoke(self, request: Request) -> Answer:
+        """The model's answer, waited for."""
         job = self.prepare(request)
         if isinstance(job, Answer):
             return job
@@ -112,30 +127,27 @@ class Core:
 
     # --- the routes --------------------------------------------------------------------------
 
+    @abstractmethod
     def ping(self) -> Answer:
-        """200 once the model is loaded and tried out, else 503 with the reason (HOST-21, 25)."""
-        if self._host.state == READY:
-            missing = self._host.waits_for
-            if missing is not None:
-                return _json(503, {
-                    "state": "loading", "code": "WORKERS_LOADING", "message": missing,
-                })
-            running = self.compute.busy_seconds
-            if running <= 2 * self.settings.timeout:
-                return self._ready
-            return _json(503, {
-                "state": "stuck",
-                "code": "MODEL_STUCK",
-                "message": f"a call of predict has been running for {running:.0f} s",
-                "expected": f"predict returns within {self.settings.timeout:g} s",
-            })
-        return _json(503, self._not_ready())
+        """200 where requests are taken, else 503 with the reason (HOST-21)."""
+
+    @abstractmethod
+    def target(self, request: Request) -> Target | Answer:
+        """The model that a request is for."""
+
+    def invokes(self, path: str) -> bool:
+        """Whether a POST to this path, besides /invocations, goes to a model."""
+        return False
+
+    def must_wait(self, request: Request) -> bool:
+        """Whether to prepare a request takes long enough that a loop should not do it."""
+        return self.is_large(request.body)
 
     def execution_parameters(self) -> Answer:
         """What a batch transform job asks before its first request (BT-02, CONTRA-31)."""
         megabytes = self.settings.payload_limit // MEGABYTE
         together = max(1, _TRANSFORM_MEGABYTES // megabytes) if megabytes else 1
-        return _json(200, {
+        return as_json(200, {
             "MaxConcurrentTransforms": min(self._workers, together),
             "BatchStrategy": "MULTI_RECORD",
             "MaxPayloadInMB": min(megabytes, _TRANSFORM_MEGABYTES),
@@ -144,14 +156,15 @@ class Core:
     def prepare(self, request: Request) -> Answer | Job:
         """Everything before the model; an Answer where the request goes no further."""
         headers = request.headers
-        loaded = self._host.loaded
-        if loaded is None:
-            return self._error(request, 503, self._not_ready(), retry=True)
+        target = self.target(request)
+        if isinstance(target, Answer):
+            return target
+        loaded = target.loaded
         refused = self.too_large(request, len(request.body)) or self._encoded(request)
         if refused is not None:
             return refused
         if not request.body:
-            return self._error(request, 400, DataError(
+            return self.refuse(request, 400, DataError(
                 "BODY_EMPTY", "the request has no body", expected="at least one record",
                 remedy=_example("send, for example,"),
             ).to_json())
@@ -173,7 +186,7 @@ class Core:
             require_finite(features)
         except Exception as error:
             return self.failed(request, error)
-        return Job(request, Work(loaded, features), encoder, answer_media)
+        return Job(request, Work(loaded, features), target.compute, encoder, answer_media)
 
     @staticmethod
     def is_large(body: bytes) -> bool:
@@ -184,8 +197,8 @@ class Core:
         """The predictions of a job where they come at once, else a Future for them; raises what
         predict raised."""
         if self.is_large(job.request.body):
-            return self.compute.submit(job.work, measured=False)
-        (outcome,) = self.compute.attempt((job.work,))
+            return job.compute.submit(job.work, measured=False)
+        (outcome,) = job.compute.attempt((job.work,))
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -206,7 +219,7 @@ class Core:
         The traceback goes to the log, into the body only with BYOA_DEBUG (pain of leaking code).
         """
         if isinstance(error, ServerBusy):
-            return self._error(request, 503, error.to_json(), retry=True)
+            return self.refuse(request, 503, error.to_json(), retry=True)
         record: int | None = None
         if isinstance(error, RecordFailed):
             record, error = error.record, error.error
@@ -215,7 +228,7 @@ class Core:
             fields["record"] = record
         if isinstance(error, DataError):
             unsupported = str(fields.get("code", "")).startswith("MEDIA_TYPE")
-            return self._error(request, 415 if unsupported else 400, fields)
+            return self.refuse(request, 415 if unsupported else 400, fields)
         request_id = _request_id(request)
         log.error(
             "request %s failed: %s", request_id, fields["message"],
@@ -223,7 +236,7 @@ class Core:
         )
         if self.settings.debug:
             fields["traceback"] = trace(error)
-        return self._error(request, 500, fields, request_id=request_id)
+        return self.refuse(request, 500, fields, request_id=request_id)
 
     def too_late(self, job: Job) -> Answer:
         """504 with our own words, before the platform cuts the connection (HOST-31, TRAP-09)."""
@@ -236,14 +249,14 @@ class Core:
             " or raise the variable where the platform's own limit allows",
         )
         log.error("request %s: %s", _request_id(job.request), error)
-        return self._error(job.request, 504, error.to_json())
+        return self.refuse(job.request, 504, error.to_json())
 
     def too_large(self, request: Request, length: int) -> Answer | None:
         """413 for a body of `length` bytes over the limit, None within it (HOST-32, TRAP-10)."""
         limit = self.settings.payload_limit
         if not limit or length <= limit:
             return None
-        return self._error(request, 413, DataError(
+        return self.refuse(request, 413, DataError(
             "BODY_TOO_LARGE",
             f"the body has {length} bytes or more, the limit is {limit}",
             expected=f"at most {limit} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)",
@@ -255,7 +268,7 @@ class Core:
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding in ("", "identity"):
             return None
-        return self._error(request, 415, DataError(
+        return self.refuse(request, 415, DataError(
             "CONTENT_ENCODING_UNSUPPORTED",
             f"Content-Encoding {coding} is not supported",
             expected="a body that is not compressed",
@@ -268,20 +281,66 @@ class Core:
         ]
         fields = {**error.to_json(), "accepted": accepted}
         fields["expected"] = "one of the types in `accepted`"
-        return self._error(request, status, fields)
+        return self.refuse(request, status, fields)
 
     def _unknown(self, request: Request) -> Answer:
-        routes = ", ".join(f"{method} {path}" for path, method in ROUTES.items())
-        known = request.path in ROUTES
+        routes = ", ".join(f"{method} {path}" for path, method in self.routes.items())
+        known = request.path in self.routes
         what = f"{request.method} {request.path[:200]}"
         fields = ByoaError(
             "METHOD_NOT_ALLOWED" if known else "ROUTE_UNKNOWN",
             f"{what} is not answered here", expected=routes,
         ).to_json()
-        answer = self._error(request, 405 if known else 404, fields)
+        answer = self.refuse(request, 405 if known else 404, fields)
         if known:
-            answer = answer._replace(headers=(*answer.headers, ("Allow", ROUTES[request.path])))
+            allowed = ("Allow", self.routes[request.path])
+            answer = answer._replace(headers=(*answer.headers, allowed))
         return answer
+
+    def refuse(
+        self, request: Request, status: int, fields: Mapping[str, Any], *,
+        retry: bool = False, request_id: str = "",
+    ) -> Answer:
+        request_id = request_id or _request_id(request)
+        headers = (("X-Request-Id", request_id),) + ((("Retry-After", "1"),) if retry else ())
+        return as_json(status, {**fields, "request_id": request_id})._replace(headers=headers)
+
+
+class Core(Responder):
+    """The answers of one worker process with one model. Thread-safe."""
+
+    routes = ROUTES
+
+    def __init__(self, host: Host, settings: Settings, *, workers: int = 1) -> None:
+        super().__init__(settings, workers=workers)
+        self._host = host
+        self._ready = Answer(200, b'{"state":"ready"}')
+
+    def ping(self) -> Answer:
+        """200 once the model is loaded and tried out, else 503 with the reason (HOST-21, 25)."""
+        host = self._host
+        if host.state != READY:
+            return as_json(503, self._not_ready())
+        missing = host.waits_for
+        if missing is not None:
+            return as_json(503, {
+                "state": "loading", "code": "WORKERS_LOADING", "message": missing,
+            })
+        running = host.compute.busy_seconds
+        if running <= 2 * self.settings.timeout:
+            return self._ready
+        return as_json(503, {
+            "state": "stuck",
+            "code": "MODEL_STUCK",
+            "message": f"a call of predict has been running for {running:.0f} s",
+            "expected": f"predict returns within {self.settings.timeout:g} s",
+        })
+
+    def target(self, request: Request) -> Target | Answer:
+        loaded = self._host.loaded
+        if loaded is None:
+            return self.refuse(request, 503, self._not_ready(), retry=True)
+        return Target(loaded, self._host.compute)
 
     def _not_ready(self) -> dict[str, Any]:
         host = self._host
@@ -293,16 +352,8 @@ class Core:
             "message": f"the model has been loading for {host.seconds:.1f} s",
         }
 
-    def _error(
-        self, request: Request, status: int, fields: Mapping[str, Any], *,
-        retry: bool = False, request_id: str = "",
-    ) -> Answer:
-        request_id = request_id or _request_id(request)
-        headers = (("X-Request-Id", request_id),) + ((("Retry-After", "1"),) if retry else ())
-        return _json(status, {**fields, "request_id": request_id})._replace(headers=headers)
 
-
-def _json(status: int, document: Mapping[str, Any]) -> Answer:
+def as_json(status: int, document: Mapping[str, Any]) -> Answer:
     return Answer(status, json.dumps(document).encode())
 
 

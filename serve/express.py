@@ -14,13 +14,16 @@ from typing import Any
 
 from byoa.container import contract
 from byoa.serve import bridge
-from byoa.serve.core import DRAIN_BYTES, Answer, Core, Job, Request
+from byoa.serve.compute import Compute
+from byoa.serve.core import DRAIN_BYTES, Answer, Job, Request, Responder
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _SIDE_THREADS = 4
+# Threads for what Flask answers: a model that is being loaded holds one (MME-07).
+_FLASK_THREADS = 32
 _PING, _INVOCATIONS = contract.PING_PATH, contract.INVOCATIONS_PATH
 
 
@@ -31,19 +34,21 @@ class _Gone(Exception):
 class Express:
     """The ASGI application. `flask` makes the Flask application when it is first needed."""
 
-    def __init__(self, core: Core, flask: Callable[[], bridge.Wsgi]) -> None:
+    def __init__(self, core: Responder, flask: Callable[[], bridge.Wsgi]) -> None:
         self._core = core
         self._flask = flask
         self._wsgi: bridge.Wsgi | None = None
         self._side = ThreadPoolExecutor(_SIDE_THREADS, thread_name_prefix="codec")
-        self._moment: list[tuple[Job, asyncio.Future[Any]]] = []  # gathered, not yet predicted
+        self._waiting = ThreadPoolExecutor(_FLASK_THREADS, thread_name_prefix="flask")
+        # Jobs of this moment, gathered and not yet predicted, by what runs their model.
+        self._moments: dict[Compute, list[tuple[Job, asyncio.Future[Any]]]] = {}
 
     async def __call__(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is answered here, not {scope['type']}")
         path, method = scope["path"], scope["method"]
         try:
-            if path == _INVOCATIONS and method == "POST":
+            if method == "POST" and (path == _INVOCATIONS or self._core.invokes(path)):
                 answer = await self._invoke(scope, receive)
             elif path == _PING and method == "GET":
                 answer = self._core.ping()
@@ -57,20 +62,22 @@ class Express:
     async def _invoke(self, scope: bridge.Scope, receive: Receive) -> Answer:
         core = self._core
         headers = _headers(scope)
-        request = Request("POST", _INVOCATIONS, headers, b"")
+        request = Request("POST", scope["path"], headers, b"")
         body = await self._read(request, receive)
         if isinstance(body, Answer):
             return body
         request = request._replace(body=body)
-        if core.is_large(body):
+        if core.must_wait(request):
+            # What only waits, for a model to be loaded, must not keep decoding waiting.
+            threads = self._side if core.is_large(body) else self._waiting
             side = asyncio.get_running_loop().run_in_executor
-            job = await side(self._side, core.prepare, request)
+            job = await side(threads, core.prepare, request)
             if isinstance(job, Answer):
                 return job
             outcome = await self._predict(job, receive)
             if isinstance(outcome, Answer):
                 return outcome
-            return await side(self._side, core.finish, job, outcome)
+            return await side(threads, core.finish, job, outcome)
         job = core.prepare(request)
         if isinstance(job, Answer):
             return job
@@ -82,7 +89,7 @@ class Express:
         client leaves before; then what still waits in the queue is dropped."""
         core = self._core
         try:
-            if core.compute.gathers and not core.is_large(job.request.body):
+            if job.compute.gathers and not core.is_large(job.request.body):
                 outcome = await self._gather(job)
             else:
                 outcome = core.start(job)
@@ -112,15 +119,17 @@ class Express:
         """The outcome of a job that is predicted together with the others of this moment: with
         those whose requests the loop has found complete in the same round."""
         loop = asyncio.get_running_loop()
-        if not self._moment:
-            loop.call_soon(self._predict_moment)
+        moment = self._moments.get(job.compute)
+        if moment is None:
+            moment = self._moments[job.compute] = []
+            loop.call_soon(self._predict_moment, job.compute)
         waiter: asyncio.Future[Any] = loop.create_future()
-        self._moment.append((job, waiter))
+        moment.append((job, waiter))
         return await waiter
 
-    def _predict_moment(self) -> None:
-        moment, self._moment = self._moment, []
-        outcomes = self._core.compute.attempt([job.work for job, _ in moment])
+    def _predict_moment(self, compute: Compute) -> None:
+        moment = self._moments.pop(compute)
+        outcomes = compute.attempt([job.work for job, _ in moment])
         for (_, waiter), outcome in zip(moment, outcomes, strict=True):
             if waiter.done():  # its task was cancelled
                 continue
@@ -166,7 +175,7 @@ class Express:
             return
         environ = bridge.environ_of(scope, body)
         status, headers, answer = await asyncio.get_running_loop().run_in_executor(
-            self._side, self._call, environ
+            self._waiting, self._call, environ
         )
         await _send(send, status, headers, answer)
 

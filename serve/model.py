@@ -6,6 +6,7 @@ Everything that can be wrong with a model archive is said here, with what the di
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from byoa.container.formats.predictions import count
 from byoa.container.manifest import MANIFEST, Manifest, read_manifest
 
 _SHOWN_ENTRIES = 30
+
+_importing = threading.Lock()  # sys.path and sys.modules are everybody's
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,19 @@ class Loaded:
             ) from error
 
 
-def load(model_dir: Path, *, algorithm: str | None = None, device: str = "cpu") -> Loaded:
+def load(
+    model_dir: Path, *, algorithm: str | None = None, device: str = "cpu", alone: bool = True
+) -> Loaded:
     """Load the model in `model_dir`; `algorithm` overrides the one that the manifest names.
+
+    Where it is not `alone` in the process, the modules that it brings in `code/` are its own:
+    another model may bring others of the same names. They import what they need at their top.
 
     Raises AlgorithmError for a directory without a model that can be served, and whatever the
     algorithm itself raises.
     """
     try:
-        return _load(model_dir, algorithm, device)
+        return _load(model_dir, algorithm, device, alone)
     except (OSError, AlgorithmError) as error:
         # A library may well call a file missing that it only may not open.
         path = account.unreadable(model_dir)
@@ -77,19 +85,16 @@ def load(model_dir: Path, *, algorithm: str | None = None, device: str = "cpu") 
         ) from None
 
 
-def _load(model_dir: Path, algorithm: str | None, device: str) -> Loaded:
+def _load(model_dir: Path, algorithm: str | None, device: str, alone: bool) -> Loaded:
     manifest = _manifest(model_dir, algorithm)
-    code = model_dir / "code"
-    if code.is_dir() and str(code) not in sys.path:  # the platform's place for a model's own code
-        sys.path.insert(0, str(code))
     sys.dont_write_bytecode = True  # the model directory is read-only by contract (HOST-40)
     if manifest is None:
         name, features, sample = algorithm or "", None, None
-        kind = find(name)
+        kind = _kind(name, model_dir, alone)
         hyperparameters = kind.Hyperparameters.parse({})
     else:
         name, features, sample = algorithm or manifest.algorithm, manifest.features, manifest.sample
-        kind = find(name)
+        kind = _kind(name, model_dir, alone)
         hyperparameters = kind.Hyperparameters.from_json(manifest.hyperparameters)
     instance = kind(hyperparameters)
     try:
@@ -102,6 +107,31 @@ def _load(model_dir: Path, algorithm: str | None, device: str) -> Loaded:
             expected="the files that train left in its model_dir, at the root of model.tar.gz",
         ) from error
     return Loaded(name, instance, model, features, sample)
+
+
+def _kind(name: str, model_dir: Path, alone: bool) -> type[Algorithm]:
+    """The algorithm's class, with the model's own code on the path: the platform's place for it."""
+    code = model_dir / "code"
+    if not code.is_dir():
+        return find(name)
+    if alone:
+        if str(code) not in sys.path:
+            sys.path.insert(0, str(code))
+        return find(name)
+    with _importing:
+        sys.path.insert(0, str(code))
+        before = set(sys.modules)
+        try:
+            kind = find(name)
+            kind.Hyperparameters.fields()  # their types are looked up in the module by its name
+            return kind
+        finally:
+            sys.path.remove(str(code))
+            for each in set(sys.modules) - before:
+                file = getattr(sys.modules[each], "__file__", None)
+                if file is not None and code in Path(file).parents:
+                    del sys.modules[each]
+            sys.path_importer_cache.pop(str(code), None)
 
 
 def _manifest(model_dir: Path, algorithm: str | None) -> Manifest | None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
@@ -23,12 +25,13 @@ from gunicorn.errors import HaltServer
 
 from byoa.container import account, contract, hardware
 from byoa.container.errors import ByoaError, ContractError
-from byoa.serve.settings import USER, Settings
+from byoa.serve.settings import MEGABYTE, USER, Settings
 
 # Worker processes that may die before any of them has loaded the model.
 _DEATHS_BEFORE_READY = 3
 # A replaced worker accepts no connection before it has the model, up to this long.
 _REPLACEMENT_SECONDS = 30.0
+MODELS_SHARE = 0.9  # of the memory, for the workers of a multi-model server
 # gunicorn's own ASGI worker waits for idle connections when it stops; uvicorn's closes them.
 _GUNICORN_ASGI_KEEPALIVE = 5
 
@@ -45,6 +48,7 @@ class Plan:
     threads: str
     model_dir: Path
     algorithm: str | None
+    models_bytes: int = 0  # a worker's share of the memory, in multi-model mode
     user: account.Account | None = None  # whom the workers become; None: as the server is
     user_note: str = ""
 
@@ -59,9 +63,15 @@ class Plan:
         return (
             f"byoa serve: {lane}, port {settings.port}, {self.workers} {plural} on {where}"
             f" ({found.cpu_source}){pinned}, {self.threads} compute thread(s) each,"
-            f" device {self.device}, model {self.model_dir},"
+            f" device {self.device}, {self._models(settings)},"
             f" workers as {self.user or account.own()}{self.user_note}"
         )
+
+
+    def _models(self, settings: Settings) -> str:
+        if not settings.multi_model:
+            return f"model {self.model_dir}"
+        return f"many models in {hardware.size(self.models_bytes)} of each worker"
 
 
 def make_plan(
@@ -87,6 +97,8 @@ def make_plan(
         threads=environ.get("OMP_NUM_THREADS", "1"),
         model_dir=model_dir,
         algorithm=environ.get(contract.ALGORITHM_VARIABLE) or None,
+        models_bytes=settings.models_memory * MEGABYTE if settings.models_memory
+        else int(MODELS_SHARE * found.memory_bytes / workers),
     )
 
 
@@ -167,13 +179,27 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.settings = settings
         self.plan = plan
         self.board = Board(plan.workers)
+        self.catalogue = Path()  # of a multi-model server: a directory that all workers see
         self._worker: Any = None  # in a worker process, gunicorn's object for it
         self._slot = 0
         self._slots: dict[int, int] = {}  # worker's age → which CPU or GPU is its own
         self._deaths = 0
         super().__init__()
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
+        if not self.settings.multi_model:
+            self._run()
+        master = os.getpid()
+        self.catalogue = Path(tempfile.mkdtemp(prefix="byoa-models-"))
+        try:
+            if self.plan.user is not None:
+                os.chown(self.catalogue, self.plan.user.uid, self.plan.user.gid)
+            self._run()
+        finally:  # a worker comes this way, too, when it ends
+            if os.getpid() == master:
+                shutil.rmtree(self.catalogue, ignore_errors=True)
+
+    def _run(self) -> NoReturn:
         try:
             Master(self).run()
         except RuntimeError as error:
@@ -181,6 +207,7 @@ class Server(BaseApplication):  # type: ignore[misc]
                 "SERVER_START", f"gunicorn did not start: {error}",
                 expected="a machine and settings that gunicorn can work with",
             ) from error
+        raise SystemExit(0)
 
     def load_config(self) -> None:
         for name, value in self._gunicorn().items():
@@ -259,17 +286,46 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The application of a worker's door, with the model on its way."""
-        from byoa.serve.core import Core
-
-        core = Core(self._host(), self.settings, workers=self.plan.workers)
+        core = self._core()
         if self.settings.door == "flask":
             return _flask(core)
         from byoa.serve.express import Express
 
         return Express(core, partial(_flask, core))
 
-    def _host(self) -> Any:
+    def _core(self) -> Any:
+        if self.settings.multi_model:
+            return self._many()
+        from byoa.serve.core import Core
+
+        return Core(self._host(), self.settings, workers=self.plan.workers)
+
+    def _many(self) -> Any:
+        from byoa.serve.model import load
+        from byoa.serve.models import Catalogue, Models
+        from byoa.serve.multi_model import MultiModelCore
+
+        plan, settings = self.plan, self.settings
+        self.board.set_ready(self._slot)
+        models = Models(
+            Catalogue(self.catalogue),
+            partial(load, algorithm=plan.algorithm, device=plan.device, alone=False),
+            self._compute,
+            contract.Layout.from_environment().inside,
+            budget_bytes=plan.models_bytes,
+            startup_timeout=settings.startup_timeout,
+        )
+        return MultiModelCore(models, settings, workers=plan.workers)
+
+    def _compute(self) -> Any:
         from byoa.serve.compute import Compute
+
+        settings = self.settings
+        return Compute(
+            limit=settings.queue, inline=settings.inline, max_batch=settings.max_batch
+        )
+
+    def _host(self) -> Any:
         from byoa.serve.host import LOADING, Host
         from byoa.serve.model import load
 
@@ -277,10 +333,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             partial(
                 load, self.plan.model_dir, algorithm=self.plan.algorithm, device=self.plan.device
             ),
-            Compute(
-                limit=self.settings.queue, inline=self.settings.inline,
-                max_batch=self.settings.max_batch,
-            ),
+            self._compute(),
             startup_timeout=self.settings.startup_timeout,
             on_ready=partial(self.board.set_ready, self._slot),
             on_failed=self._failed,

@@ -117,6 +117,11 @@ SETTINGS: tuple[Setting, ...] = (
             "records of waiting requests that share a call of predict, at most; 1: never"),
     Setting("payload_limit", ("SAGEMAKER_MAX_PAYLOAD_IN_MB",), _payload,
             contract.PAYLOAD_LIMIT_BYTES, "the largest request body (HOST-32, BT-04)"),
+    Setting("multi_model", (contract.MULTI_MODEL_VARIABLE, "SAGEMAKER_MULTI_MODE"), _flag, False,
+            "serve many models, loaded by POST /models (MME-01, CONTRA-20)"),
+    Setting("models_memory", ("BYOA_MODELS_MEMORY_MB",), _integer(1, 1 << 24), None,
+            "megabytes that a worker may take with its models in multi-model mode; default its"
+            " share of 90 % of the container's"),
     Setting("default_accept", ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",), _text, "application/json",
             "the answer's type where a request has no Accept, or */* (ITK-04)"),
     Setting("inline", ("BYOA_INLINE",), _flag, True,
@@ -137,7 +142,6 @@ SETTINGS: tuple[Setting, ...] = (
 # Variables of other servers that would change what is served. They are refused, never ignored;
 # the values "", "false" and "0" ask for nothing.
 REFUSED: Mapping[str, str] = {
-    "SAGEMAKER_MULTI_MODEL": "multi-model endpoints are not served; give each model its endpoint",
     "SAGEMAKER_HANDLER": "handler services are not loaded; set BYOA_ALGORITHM to a class",
     "SAGEMAKER_MODEL_SERVER_VMARGS": "no JVM runs here; remove the variable",
 }
@@ -159,6 +163,8 @@ class Settings:
     queue: int
     max_batch: int
     payload_limit: int  # bytes; 0 for no limit
+    multi_model: bool
+    models_memory: int | None  # megabytes; None is resolved by the plan
     default_accept: str
     inline: bool
     pin: bool | None

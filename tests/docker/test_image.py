@@ -96,7 +96,7 @@ def test_the_labels_say_what_the_image_can_do(config: dict[str, Any]) -> None:
     """MME-01, PIPE-02; the version is the project's."""
     labels = config["Labels"]
     multi = labels["com.amazonaws.sagemaker.capabilities.multi-models"]
-    assert multi == "false"  # until several are served
+    assert multi == "true"
     assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)
     assert version and labels["org.opencontainers.image.version"] == version[1]

@@ -246,11 +246,11 @@ def test_the_server_listens_on_all_interfaces_at_the_bound_port_alone(server):
 def test_bad_settings_end_the_server_at_once_naming_every_variable(servers):
     server = servers(
         wait=False, BYOA_SERVER="nginx", SAGEMAKER_MODEL_SERVER_TIMEOUT="soon",
-        SAGEMAKER_MULTI_MODEL="true",
+        SAGEMAKER_HANDLER="service:handle",
     )
     assert server.process.wait(30) == 1
     for word in ("BYOA_SERVER='nginx'", "SAGEMAKER_MODEL_SERVER_TIMEOUT='soon'",
-                 "SAGEMAKER_MULTI_MODEL", "express or flask", "SETTING_INVALID"):
+                 "SAGEMAKER_HANDLER", "express or flask", "SETTING_INVALID"):
         assert word in server.log
     assert "Traceback" not in server.log
 

@@ -71,7 +71,8 @@ def test_the_sdks_log_level_is_understood(given, level):
         ("BYOA_SERVER", "nginx"), ("SAGEMAKER_BIND_TO_PORT", "0"), ("BYOA_WORKERS", "many"),
         ("SAGEMAKER_BIND_TO_PORT", "65536"), ("BYOA_DEBUG", "maybe"), ("BYOA_QUEUE_LIMIT", "0"),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "nan"), ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "-1"),
-        ("BYOA_LOG_LEVEL", "loud"), ("SAGEMAKER_MULTI_MODEL", "true"),
+        ("BYOA_LOG_LEVEL", "loud"), ("SAGEMAKER_MULTI_MODEL", "many"),
+        ("BYOA_MODELS_MEMORY_MB", "0"), ("BYOA_MAX_BATCH", "0"),
         ("SAGEMAKER_HANDLER", "mine:handle"), ("SAGEMAKER_MODEL_SERVER_VMARGS", "-Xmx1g"),
     ],
 )
@@ -84,16 +85,16 @@ def test_a_bad_value_is_refused_naming_its_variable(variable, value):
 
 def test_all_bad_values_are_told_at_once():
     with pytest.raises(ContractError) as caught:
-        read({"BYOA_WORKERS": "x", "BYOA_KEEPALIVE": "y", "SAGEMAKER_MULTI_MODEL": "True"})
+        read({"BYOA_WORKERS": "x", "BYOA_KEEPALIVE": "y", "SAGEMAKER_HANDLER": "h"})
     assert all(
         word in caught.value.message
-        for word in ("BYOA_WORKERS", "BYOA_KEEPALIVE", "SAGEMAKER_MULTI_MODEL")
+        for word in ("BYOA_WORKERS", "BYOA_KEEPALIVE", "SAGEMAKER_HANDLER")
     )
 
 
 @pytest.mark.parametrize("value", ["", "false", "False", "0"])
 def test_a_refused_variable_that_asks_for_nothing_is_no_error(value):
-    assert read({"SAGEMAKER_MULTI_MODEL": value}).port == 8080
+    assert read({"SAGEMAKER_HANDLER": value}).port == 8080
 
 
 def machine(**changes):
