@@ -90,7 +90,7 @@ __all__ = [
     "MODELS_PATH",
     "MODEL_ARTIFACT",
     "MODEL_MANIFEST",
-    "MULTI_MODEL_VARIABLE",
+    "MULTI_MODEL_VARIABLES",
     "NETWORK_INTERFACE",
     "ORIGINAL_MESSAGE_LIMIT_CHARACTERS",
     "OUTPUT_ARTIFACT",
@@ -160,7 +160,8 @@ HOSTING_STOP_GRACE_SECONDS = 30.0
 # Hosting (HOST-10, HOST-20, HOST-22, HOST-31, HOST-32, PIPE-03, ERR-01).
 DEFAULT_PORT = 8080
 PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
-MULTI_MODEL_VARIABLE = "SAGEMAKER_MULTI_MODEL"  # MME-01
+# The second is what other servers read (MME-01, CONTRA-20).
+MULTI_MODEL_VARIABLES = ("SAGEMAKER_MULTI_MODEL", "SAGEMAKER_MULTI_MODE")
 PING_PATH = "/ping"
 INVOCATIONS_PATH = "/invocations"
 EXECUTION_PARAMETERS_PATH = "/execution-parameters"
@@ -229,13 +230,17 @@ def training_environment(
     }
 
 
-def hosting_environment(*, region: str, user: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables of a serving container (HOST-05, HOST-08)."""
+def hosting_environment(
+    *, region: str, user: Mapping[str, str] | None = None, multi_model: bool = False
+) -> dict[str, str]:
+    """The variables of a serving container (HOST-05, HOST-08, MME-01)."""
+    many = dict.fromkeys(MULTI_MODEL_VARIABLES, "true") if multi_model else {}
     return {
         **(user or {}),
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "PYTHONUNBUFFERED": "1",
+        **many,
     }
 
 

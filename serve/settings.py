@@ -117,7 +117,7 @@ SETTINGS: tuple[Setting, ...] = (
             "records of waiting requests that share a call of predict, at most; 1: never"),
     Setting("payload_limit", ("SAGEMAKER_MAX_PAYLOAD_IN_MB",), _payload,
             contract.PAYLOAD_LIMIT_BYTES, "the largest request body (HOST-32, BT-04)"),
-    Setting("multi_model", (contract.MULTI_MODEL_VARIABLE, "SAGEMAKER_MULTI_MODE"), _flag, False,
+    Setting("multi_model", contract.MULTI_MODEL_VARIABLES, _flag, False,
             "serve many models, loaded by POST /models (MME-01, CONTRA-20)"),
     Setting("models_memory", ("BYOA_MODELS_MEMORY_MB",), _integer(1, 1 << 24), None,
             "megabytes that a worker may take with its models in multi-model mode; default its"

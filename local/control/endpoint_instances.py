@@ -29,10 +29,11 @@ from byoa.local.control.health import Ping, ping
 from byoa.local.control.instance_files import Place
 from byoa.local.control.instance_limits import limits_of
 from byoa.local.control.log_follower import LogFollower, LogService, cloudwatch
-from byoa.local.control.model_data import remove_tree
+from byoa.local.control.model_data import MANY, remove_tree
 from byoa.local.runners.base import Container, ContainerSpec, Runner
 from byoa.local.runners.listeners import described, is_loopback
 from byoa.local.runtime.routing import Backend
+from byoa.local.runtime.target_models import TargetModels
 from byoa.local.settings import Caller, Settings
 from byoa.local.storage.buckets import Buckets
 
@@ -81,6 +82,11 @@ class Instance:
     ) -> None:
         self.place = place
         self.backend = Backend(place.id)
+        if variant.data is not None and variant.data.layout == MANY:
+            models = Layout(place.directory / "ml").root / "models"
+            self.backend.models = TargetModels(
+                self._fetch_target, models, keep=variant.data.keep
+            )
         self.failure: str | None = None
         self.ended = threading.Event()
         self._platform = platform
@@ -170,6 +176,16 @@ class Instance:
                 self._phase_ends = None
         fetched.touch()
         return self.failure is None
+
+    def _fetch_target(self, target: str, directory: Path) -> None:
+        """Put one of many models where the container finds it; raises ByoaError."""
+        data = self._variant.data
+        if data is None:
+            raise RuntimeError(f"variant {self._variant.name} has no models")
+        try:
+            data.one(target).download(self._platform.buckets, directory)
+        except OSError as error:
+            raise ByoaError("MODEL_DATA_UNREADABLE", f"{error.strerror}: {target}") from error
 
     def _live(self) -> None:
         """Keep a container running until told to stop; before it has been healthy once, fail
@@ -306,7 +322,8 @@ class Instance:
             ml=place.directory / "ml",
             log=self._log_path,
             environment=hosting_environment(
-                region=place.caller.region, user={**variant.environment, **access}
+                region=place.caller.region, user={**variant.environment, **access},
+                multi_model=self.backend.models is not None,
             ),
             port=DEFAULT_PORT,
             isolated=variant.isolated,

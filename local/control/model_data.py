@@ -3,6 +3,7 @@
     ModelDataUrl, ModelDataSource Gzip      a tar.gz, unpacked (HOST-40)
     ModelDataSource None + S3Object         one file, named by the key's last segment (HOST-43)
     ModelDataSource None + S3Prefix         files, named by the key's rest after the prefix
+    ModelDataUrl, Mode MultiModel           a prefix of tar.gz, fetched when asked for (MME-02)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from byoa.local.errors import ValidationException
 from byoa.local.storage.archives import extract
 from byoa.local.storage.buckets import Buckets
 
-ARCHIVE, OBJECT, PREFIX = "archive", "object", "prefix"
+ARCHIVE, OBJECT, PREFIX, MANY = "archive", "object", "prefix", "many"
 _NAME_LIMIT_BYTES = 255
 # s3.amazonaws.com, s3.<region>.…, s3-<region>.…, each with the bucket in front or in the path.
 _HOST = re.compile(
@@ -44,8 +45,9 @@ class ModelData:
     uri: str
     bucket: str
     key: str
-    layout: str  # ARCHIVE, OBJECT or PREFIX
+    layout: str  # ARCHIVE, OBJECT, PREFIX or MANY
     etag: str | None = None
+    keep: bool = True  # of MANY: ModelCacheSetting Enabled (MME-08)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,7 +59,9 @@ class ModelData:
     def check(self, buckets: Buckets) -> None:
         """Raise ValidationException when it is not there, or not what the request says."""
         try:
-            if self.layout == PREFIX:
+            if self.layout == MANY:  # its archives may come later
+                buckets.require(self.bucket)
+            elif self.layout == PREFIX:
                 self._files(buckets)
             else:
                 self._object(buckets)
@@ -69,6 +73,8 @@ class ModelData:
     def download(self, buckets: Buckets, target: Path) -> None:
         """Put the artifacts into `target`, read-only (HOST-40); raises ByoaError."""
         target.mkdir(parents=True, exist_ok=True)
+        if self.layout == MANY:
+            return
         if self.layout == PREFIX:
             for name, key in self._files(buckets):
                 path = target / name
@@ -81,6 +87,12 @@ class ModelData:
             else:
                 buckets.materialise(self.bucket, self.key, target / self.key.rpartition("/")[2])
         make_read_only(target)
+
+    def one(self, target: str) -> ModelData:
+        """The artifact of one of many models, by its path below the prefix; raises DataError."""
+        _check_names([target])
+        key = f"{self.key}{target}"
+        return ModelData(f"s3://{self.bucket}/{key}", self.bucket, key, ARCHIVE)
 
     def _object(self, buckets: Buckets) -> None:
         info = buckets.stat(self.bucket, self.key)
@@ -117,6 +129,8 @@ def model_data(container: Mapping[str, Any], where: str) -> ModelData | None:
 
     Raises ValidationException for what is not supported or contradicts itself.
     """
+    if container.get("Mode") == "MultiModel":
+        return _many(container, where)
     url = container.get("ModelDataUrl")
     source = (container.get("ModelDataSource") or {}).get("S3DataSource")
     if url and source:
@@ -153,6 +167,23 @@ def model_data(container: Mapping[str, Any], where: str) -> ModelData | None:
         raise ValidationException(f"{where}: ETag needs S3DataType S3Object.")
     layout = PREFIX if prefix else ARCHIVE if source["CompressionType"] == "Gzip" else OBJECT
     return ModelData(uri, bucket, key, layout, source.get("ETag"))
+
+
+def _many(container: Mapping[str, Any], where: str) -> ModelData:
+    url = container.get("ModelDataUrl")
+    if container.get("ModelDataSource") or not url:
+        raise ValidationException(
+            f"{where}: Mode MultiModel needs ModelDataUrl, the prefix of the models' archives, and"
+            " no ModelDataSource."
+        )
+    bucket, key = locate(url)
+    if key and not key.endswith("/"):
+        raise ValidationException(
+            f"{where}: ModelDataUrl {url} of a multi-model container must be a prefix that ends"
+            " with '/'."
+        )
+    setting = (container.get("MultiModelConfig") or {}).get("ModelCacheSetting", "Enabled")
+    return ModelData(url, bucket, key, MANY, keep=setting == "Enabled")
 
 
 def locate(url: str) -> tuple[str, str]:

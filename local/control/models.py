@@ -22,7 +22,6 @@ _CONTAINER_REFUSALS = {
     "AdditionalModelDataSources": "put everything into one ModelDataUrl or ModelDataSource",
     "ModelPackageName": "name Image and ModelDataUrl of the package in the container",
     "InferenceSpecificationName": "name Image and ModelDataUrl of the package in the container",
-    "MultiModelConfig": "create one model and endpoint for each artifact",
     "ContainerMetricsConfig": "read the endpoint's metrics in the namespace AWS/SageMaker",
 }
 
@@ -124,11 +123,8 @@ def container_of(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _problems(container: Mapping[str, Any], execution_mode: str) -> list[str]:
     problems = refused(container, _CONTAINER_REFUSALS, "ContainerDefinition.")
-    if container.get("Mode", "SingleModel") != "SingleModel":
-        problems.append(
-            "ContainerDefinition.Mode MultiModel is not supported here; the nearest is SingleModel,"
-            " one model and endpoint for each artifact."
-        )
+    if container.get("MultiModelConfig") and container.get("Mode") != "MultiModel":
+        problems.append("ContainerDefinition.MultiModelConfig needs Mode MultiModel.")
     if execution_mode != "Serial":
         problems.append(
             "InferenceExecutionConfig.Mode Direct is not supported here; the nearest is Serial,"

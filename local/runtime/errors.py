@@ -2,6 +2,7 @@
 
     ValidationError      400   unknown endpoint or variant, endpoint not ready (ERR-06, ERR-07)
     413                  413   request body over the limit (HOST-32)
+    ModelNotReady        429   a model of a multi-model endpoint is still being loaded (MME-07)
     ModelError           424   the container answered >= 400, late, or not at all (ERR-01 … ERR-04)
     ServiceUnavailable   503   the endpoint is coming back after a restart of the service
 """
@@ -35,6 +36,17 @@ class ServiceUnavailable(AwsError):
 
     def __init__(self, message: str) -> None:
         super().__init__("ServiceUnavailable", message, status=503)
+
+
+class ModelNotReady(AwsError):
+    """The target model is still on its way; the caller tries again (MME-07)."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(
+            "ModelNotReadyException",
+            f"The model {target} is not ready: it is still being loaded. Try again.",
+            status=429,
+        )
 
 
 class PayloadTooLarge(AwsError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable
 from time import monotonic
 from typing import Protocol
 from urllib.parse import unquote
@@ -27,13 +28,13 @@ from byoa.local.runtime.errors import (
 )
 from byoa.local.runtime.invocation_metrics import Invocation, InvocationMetrics
 from byoa.local.runtime.routing import Backend, Router, VariantRoute
+from byoa.local.runtime.target_models import LoadFailed
 from byoa.local.settings import Caller, Settings
 
 TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
-# Headers that ask for something that a single-model endpoint does not have.
+TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
+# Headers that ask for something that no endpoint here has.
 _REFUSED_HEADERS = {
-    "X-Amzn-SageMaker-Target-Model": "TargetModel needs a multi-model endpoint, which is not run"
-    " here; create one endpoint for each model",
     "X-Amzn-SageMaker-Target-Container-Hostname": "TargetContainerHostname needs a multi-container"
     " endpoint in direct mode, which is not run here; create one endpoint for each container",
     "X-Amzn-SageMaker-Inference-Component": "InferenceComponentName needs an inference component,"
@@ -41,7 +42,9 @@ _REFUSED_HEADERS = {
     "X-Amzn-SageMaker-Enable-Explanations": "EnableExplanations needs an ExplainerConfig, which is"
     " not run here; call InvokeEndpoint without it",
 }
-_PASSED_HEADERS = tuple(name for name in contract.REQUEST_HEADERS if name not in _REFUSED_HEADERS)
+_PASSED_HEADERS = tuple(
+    name for name in contract.REQUEST_HEADERS if name not in (*_REFUSED_HEADERS, TARGET_MODEL)
+)
 _RETURNED_HEADERS = tuple((name.lower(), name) for name in contract.RESPONSE_HEADERS)
 _READ_BYTES = 1 << 20
 
@@ -108,7 +111,6 @@ class Invocations:
         for name, reason in _REFUSED_HEADERS.items():
             if name in headers:
                 raise ValidationError(f"{reason}.")
-        head = _head(headers, len(body))
         variant, backend = self._enter(headers, endpoint, caller)
         answer: Answer | None = None
         sent = monotonic()
@@ -117,7 +119,7 @@ class Invocations:
         try:
             if backend is None:
                 raise ModelError(caller, endpoint, 0, _nothing_ready(variant))
-            answer = self._exchange(variant, backend, head, body, caller, endpoint, sent)
+            answer = self._exchange(variant, backend, headers, body, caller, endpoint, sent)
             received = monotonic()
             status = answer.status
             if status >= 400:
@@ -162,7 +164,7 @@ class Invocations:
                     f"Variant {target} of endpoint {endpoint} not found."
                     f" Its variants: {', '.join(each.name for each in route.variants)}."
                 )
-            backend = variant.enter()
+            backend = variant.enter(target=headers.get(TARGET_MODEL))
             # An update may have switched the route, and begun to drain the instances of the old
             # one, since it was looked up: look again.
             if backend is not None or self._router.find(caller, endpoint) is route:
@@ -187,7 +189,7 @@ class Invocations:
         self,
         variant: VariantRoute,
         backend: Backend,
-        head: bytes,
+        headers: Headers,
         body: bytes | bytearray,
         caller: Caller,
         endpoint: str,
@@ -198,12 +200,14 @@ class Invocations:
         deadline = began + self._timeout
         try:
             try:
-                return _send(backend, head, body, deadline, self._limit)
+                return _send(backend, headers, body, deadline, self._limit)
             except connection.Unreachable:
                 sibling = variant.enter(besides=backend)
                 if sibling is None:
                     raise
-                return _send(sibling, head, body, deadline, self._limit)
+                return _send(sibling, headers, body, deadline, self._limit)
+        except LoadFailed as error:
+            return error.answer
         except TimeoutError:
             raise ModelError(caller, endpoint, 0, TIMEOUT_MESSAGE) from None
         except connection.AnswerTooLarge as large:
@@ -222,16 +226,44 @@ class Invocations:
 
 
 def _send(
-    backend: Backend, head: bytes, body: bytes | bytearray, deadline: float, limit: int
+    backend: Backend, headers: Headers, body: bytes | bytearray, deadline: float, limit: int
 ) -> Answer:
     """An exchange with a backend, after which the request is counted out."""
     answered = False
     try:
-        answer = backend.exchange(head, body, deadline, limit)
+        answer = _ask(backend, headers, body, deadline, limit)
         answered = True
         return answer
     finally:
         backend.leave(answered=answered)
+
+
+def _ask(
+    backend: Backend, headers: Headers, body: bytes | bytearray, deadline: float, limit: int
+) -> Answer:
+    """The answer of the instance, or of the one of its models that the request names."""
+    target, models = headers.get(TARGET_MODEL), backend.models
+    if models is None:
+        if target is not None:
+            raise ValidationError(
+                "TargetModel needs a multi-model endpoint, whose model has Mode MultiModel; this"
+                " endpoint has one model: call InvokeEndpoint without it."
+            )
+        plain = _head(headers, len(body), contract.INVOCATIONS_PATH, _PASSED_HEADERS)
+        return backend.exchange(plain, body, deadline, limit)
+    if target is None:
+        raise ValidationError(
+            "This is a multi-model endpoint: name one of its models in TargetModel, the path of"
+            " its archive below ModelDataUrl."
+        )
+
+    def exchange(head: bytes, body: bytes | bytearray, until: float) -> Answer:
+        return backend.exchange(head, body, until, limit)
+
+    def head(path: str) -> bytes:
+        return _head(headers, len(body), path, (*_PASSED_HEADERS, TARGET_MODEL))
+
+    return models.invoke(exchange, target, head, body, deadline)
 
 
 def _endpoint_name(request: Request) -> str:
@@ -245,9 +277,9 @@ def _endpoint_name(request: Request) -> str:
     return unquote(name)
 
 
-def _head(headers: Headers, length: int) -> bytes:
-    lines = ["POST /invocations HTTP/1.1", f"Host: localhost:{contract.DEFAULT_PORT}"]
-    for name in _PASSED_HEADERS:
+def _head(headers: Headers, length: int, path: str, passed: Iterable[str]) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", f"Host: localhost:{contract.DEFAULT_PORT}"]
+    for name in passed:
         value = headers.get(name)
         if value is not None:
             lines.append(f"{name}: {value}")

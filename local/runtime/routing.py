@@ -14,6 +14,7 @@ from time import monotonic
 
 from byoa.local.runtime.connection import Answer, Unreachable
 from byoa.local.runtime.connection_pool import ConnectionPool
+from byoa.local.runtime.target_models import TargetModels
 from byoa.local.settings import Caller
 
 LEAST_OUTSTANDING = "LEAST_OUTSTANDING_REQUESTS"
@@ -29,12 +30,15 @@ class Backend:
         self.ready = False
         self.reason = "it is starting"  # why it is not ready
         self.last_answer = monotonic()
+        self.models: TargetModels | None = None  # of an instance that serves many
         self._pool: ConnectionPool | None = None
         self._draining = False
         self._changed = threading.Condition(threading.Lock())
 
     def connect(self, address: tuple[str, int]) -> None:
         """Send to `address` from now on."""
+        if self.models is not None:
+            self.models.forget()
         old, self._pool = self._pool, ConnectionPool(address)
         if old is not None:
             old.close()
@@ -87,9 +91,11 @@ class VariantRoute:
         self.strategy = strategy
         self._turn = count()
 
-    def enter(self, besides: Backend | None = None) -> Backend | None:
+    def enter(
+        self, besides: Backend | None = None, *, target: str | None = None
+    ) -> Backend | None:
         """A ready instance other than `besides`, with the request counted in; None when there is
-        none."""
+        none. One that has the model `target` loaded comes first."""
         ready = [each for each in self.backends if each.ready and each is not besides]
         if not ready:
             return None
@@ -101,6 +107,8 @@ class VariantRoute:
             # Turning the list first spreads equally busy instances evenly.
             turn = next(self._turn) % len(ready)
             order = sorted(ready[turn:] + ready[:turn], key=lambda each: each.outstanding)
+        if target is not None:
+            order = sorted(order, key=lambda each: not (each.models and each.models.holds(target)))
         return next((backend for backend in order if backend.enter()), None)
 
 

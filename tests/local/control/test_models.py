@@ -78,8 +78,9 @@ def test_models_are_listed_newest_first_and_deleted(hosting):
 @pytest.mark.parametrize(
     ("container", "members", "words"),
     [
-        ({"Mode": "MultiModel"}, {}, ("MultiModel", "SingleModel")),
-        ({"MultiModelConfig": {"ModelCacheSetting": "Disabled"}}, {}, ("one model and endpoint",)),
+        ({"Mode": "MultiModel"}, {}, ("MultiModel", "ModelDataUrl")),
+        ({"Mode": "MultiModel", "ModelDataUrl": "s3://models/one.tar.gz"}, {}, ("ends with '/'",)),
+        ({"MultiModelConfig": {"ModelCacheSetting": "Disabled"}}, {}, ("Mode MultiModel",)),
         ({"ModelPackageName": "pkg"}, {}, ("ModelPackageName", "ModelDataUrl")),
         ({"ImageConfig": {"RepositoryAccessMode": "Vpc"}}, {}, ("Vpc", "Platform")),
         ({}, {"EnableNetworkIsolation": True}, ("EnableNetworkIsolation false",)),
@@ -106,8 +107,9 @@ def test_what_is_not_run_is_refused_at_once_with_the_nearest(hosting, container,
 
 
 def test_all_problems_of_a_model_are_told_at_once(hosting):
-    message = refusal(hosting, {"Mode": "MultiModel", "ModelPackageName": "pkg"})
-    assert all(word in message for word in ("MultiModel", "ModelPackageName"))
+    wrong = {"ImageConfig": {"RepositoryAccessMode": "Vpc"}, "ModelPackageName": "pkg"}
+    message = refusal(hosting, wrong)
+    assert all(word in message for word in ("RepositoryAccessMode", "ModelPackageName"))
 
 
 # --- where artifacts are ---
