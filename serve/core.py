@@ -32,6 +32,7 @@ from byoa.container.formats.checks import require_finite, require_width
 from byoa.container.media_types import MediaType, parse_media_type
 from byoa.serve.batching import RecordFailed, Work
 from byoa.serve.compute import Compute, ServerBusy
+from byoa.serve.content_encoding import TooLarge, inflate
 from byoa.serve.host import FAILED, READY, Host, describe, trace
 from byoa.serve.model import Loaded
 from byoa.serve.settings import MEGABYTE, Settings
@@ -139,9 +140,13 @@ class Responder(ABC):
         """Whether a POST to this path, besides /invocations, goes to a model."""
         return False
 
+    def may_load(self, request: Request) -> bool:
+        """Whether to prepare a request may take as long as loading a model does."""
+        return False
+
     def must_wait(self, request: Request) -> bool:
         """Whether to prepare a request takes long enough that a loop should not do it."""
-        return self.is_large(request.body)
+        return self.is_large(request.body) or "content-encoding" in request.headers
 
     def execution_parameters(self) -> Answer:
         """What a batch transform job asks before its first request (BT-02, CONTRA-31)."""
@@ -160,9 +165,13 @@ class Responder(ABC):
         if isinstance(target, Answer):
             return target
         loaded = target.loaded
-        refused = self.too_large(request, len(request.body)) or self._encoded(request)
+        refused = self.too_large(request, len(request.body))
         if refused is not None:
             return refused
+        plain = self._inflated(request)
+        if isinstance(plain, Answer):
+            return plain
+        request = plain
         if not request.body:
             return self.refuse(request, 400, DataError(
                 "BODY_EMPTY", "the request has no body", expected="at least one record",
@@ -264,16 +273,19 @@ class Responder(ABC):
             " value, instead of JSON; or use asynchronous inference or batch transform",
         ).to_json())
 
-    def _encoded(self, request: Request) -> Answer | None:
-        coding = request.headers.get("content-encoding", "identity").strip().lower()
-        if coding in ("", "identity"):
-            return None
-        return self.refuse(request, 415, DataError(
-            "CONTENT_ENCODING_UNSUPPORTED",
-            f"Content-Encoding {coding} is not supported",
-            expected="a body that is not compressed",
-            remedy="send it as it is, without the header",
-        ).to_json())
+    def _inflated(self, request: Request) -> Request | Answer:
+        """The request without its Content-Encoding, or why that cannot be."""
+        coding = request.headers.get("content-encoding")
+        if coding is None:
+            return request
+        limit = self.settings.payload_limit
+        try:
+            return request._replace(body=inflate(request.body, coding, limit))
+        except TooLarge:
+            return self.too_large(request, limit + 1) or request
+        except DataError as error:
+            status = 400 if error.code == "BODY_MALFORMED" else 415
+            return self.refuse(request, status, error.to_json())
 
     def _media_refused(self, request: Request, status: int, error: DataError) -> Answer:
         accepted = [

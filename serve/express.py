@@ -69,7 +69,7 @@ class Express:
         request = request._replace(body=body)
         if core.must_wait(request):
             # What only waits, for a model to be loaded, must not keep decoding waiting.
-            threads = self._side if core.is_large(body) else self._waiting
+            threads = self._waiting if core.may_load(request) else self._side
             side = asyncio.get_running_loop().run_in_executor
             job = await side(threads, core.prepare, request)
             if isinstance(job, Answer):

@@ -66,9 +66,10 @@ class MultiModelCore(Responder):
         return path.startswith(_PREFIX) and path.endswith(_INVOKE)
 
     def must_wait(self, request: Request) -> bool:
-        return super().must_wait(request) or (
-            self._models.present(_name_of(request.path)) is None
-        )
+        return super().must_wait(request) or self.may_load(request)
+
+    def may_load(self, request: Request) -> bool:
+        return self._models.present(_name_of(request.path)) is None
 
     def target(self, request: Request) -> Target | Answer:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import time
@@ -208,9 +209,30 @@ def test_an_empty_body_is_answered_400(server, body):
     assert "text/csv" in reply.json["remedy"]
 
 
-def test_a_compressed_body_is_refused_by_name(server):
-    reply = server.invoke(b"\x1f\x8b", Content_Encoding="gzip")
+def test_a_body_in_another_coding_is_refused_by_name(server):
+    reply = server.invoke(b"\x1f\x8b", Content_Encoding="br")
     assert (reply.status, reply.json["code"]) == (415, "CONTENT_ENCODING_UNSUPPORTED")
+    assert "gzip" in reply.json["expected"]
+
+
+def test_a_body_compressed_by_gzip_is_answered_as_it_is_without(server):
+    body = b"1,2,3,4\n5,6,7,8\n"
+    plain = server.invoke(body)
+    for packed in (gzip.compress(body), gzip.compress(body[:8]) + gzip.compress(body[8:])):
+        reply = server.invoke(packed, Content_Encoding="gzip")
+        assert (reply.status, reply.body) == (200, plain.body)
+
+
+@pytest.mark.parametrize("body", [b"1,2,3,4\n", b"\x1f\x8b", gzip.compress(b"1,2,3,4\n")[:-4]])
+def test_a_body_that_is_not_the_gzip_it_claims_is_the_callers_mistake(server, body):
+    reply = server.invoke(body, Content_Encoding="gzip")
+    assert (reply.status, reply.json["code"]) == (400, "BODY_MALFORMED")
+
+
+def test_a_small_body_that_inflates_past_the_limit_is_413(server):
+    """HOST-32: 20 MB of zeros are 20 kB."""
+    reply = server.invoke(gzip.compress(bytes(20 << 20)), Content_Encoding="gzip")
+    assert (reply.status, reply.json["code"]) == (413, "BODY_TOO_LARGE")
 
 
 def test_a_body_over_the_limit_is_answered_413_with_size_limit_and_alternatives(server):
