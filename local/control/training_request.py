@@ -243,12 +243,13 @@ def _wrong_places(request: Mapping[str, Any]) -> Iterator[str]:
                 f"CheckpointConfig.LocalPath {path!r} must be below {ROOT}, and not in"
                 f" {', '.join(_RESERVED)}."
             )
-    board = request.get("TensorBoardOutputConfig")
-    if board:
-        yield from _wrong_uri("TensorBoardOutputConfig", board["S3OutputPath"])
-        path = board.get("LocalPath")
+    for member in ("TensorBoardOutputConfig", "DebugHookConfig", "ProfilerConfig"):
+        config = request.get(member) or {}
+        if "S3OutputPath" in config:
+            yield from _wrong_uri(member, config["S3OutputPath"])
+        path = config.get("LocalPath")
         if path and (not path.startswith(f"{ROOT}/") or ".." in path.split("/")):
-            yield f"TensorBoardOutputConfig.LocalPath {path!r} must be below {ROOT}."
+            yield f"{member}.LocalPath {path!r} must be below {ROOT}."
 
 
 def _wrong_uri(where: str, uri: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from byoa.container.contract import failure_reason, read_failure
+from byoa.container.contract import FAILURE_LIMIT_CHARACTERS, failure_reason, read_failure
 from byoa.container.errors import ByoaError
 from byoa.local.control import training_record as record
 from byoa.local.control.channels_download import DownloadError
@@ -32,6 +32,9 @@ from byoa.local.storage.state import Missing, Row
 LOOK_SECONDS = 0.2  # between two looks at stop and runtime; a host's end is seen within them
 PEERS_SECONDS = 10.0  # for the others to end when a host has failed: their results are in vain
 FAULT = "InternalServerError: We encountered an internal error. Please try again."
+
+UPLOAD_FAILED = "ClientError: Artifact upload failed:"
+NOTE_PREFIX = "byoa: "  # of what this service adds to a job's log
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +125,7 @@ class TrainingRun:
         except DownloadError as error:
             self._fail(f"ClientError: Data download failed:{error}")
         except UploadError as error:
-            self._fail(f"ClientError: Artifact upload failed:{error}")
+            self._fail(f"{UPLOAD_FAILED}{error}")
         except ByoaError as error:
             self._fail(f"ClientError: {error}")
         except Exception as error:
@@ -204,8 +207,7 @@ class TrainingRun:
     def _finish(self) -> None:
         """Uploading, and the terminal status; only now is the last line in the log service."""
         self._cluster.finish_logs()
-        for note in self._scraper.notes():
-            log.warning("training job %s: %s", self._name, note)
+        self._tell(self._scraper.notes())
         failed = self._cluster.failure if self._row().status != "Stopping" else None
         self._enter("Uploading", "Uploading generated training model", last=True)
         if failed is None or failed.exit is None:
@@ -215,21 +217,31 @@ class TrainingRun:
         try:
             self._upload(failed=True)
         except UploadError as error:  # the reason is the algorithm's failure, not this
-            log.warning("training job %s: artifacts are not uploaded: %s", self._name, error)
+            self._tell([f"artifacts are not uploaded: {error}"])
         failure, ended = read_failure(failed.layout), failed.exit
         self._fail(failure_reason(ended.code, failure, out_of_memory=ended.out_of_memory))
 
     def _upload(self, *, failed: bool) -> None:
         try:
-            self._cluster.finish_syncs()
-        except (ByoaError, OSError) as error:
-            raise UploadError(str(error)) from None
-        left_out = upload(
-            self._services.buckets, self._request, self._name, self._cluster.layouts,
-            self.directory, failed=failed,
-        )
-        for note in left_out:
-            log.warning("training job %s: not uploaded: %s", self._name, note)
+            left_out = self._cluster.finish_syncs()
+            left_out += upload(
+                self._services.buckets, self._request, self._name, self._cluster.layouts,
+                self.directory, failed=failed,
+            )
+        except (UploadError, ByoaError, OSError) as error:
+            kept = f"; what the job wrote is kept in {self.directory} until `byoa prune`"
+            room = FAILURE_LIMIT_CHARACTERS - len(UPLOAD_FAILED) - len(kept)
+            raise UploadError(f"{str(error)[:room]}{kept}") from None
+        self._tell(left_out)
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        """Put what the author should know into the job's log, and its record; once, however many
+        servers come to it."""
+        known = self._row().document.get("notes", [])
+        new = [note for note in dict.fromkeys(notes) if note not in known]
+        if new:
+            self._note(notes=[*known, *new])
+            self._cluster.tell(self._row(), [f"{NOTE_PREFIX}{note}" for note in new])
 
     # --- the record ---
 
@@ -311,7 +323,7 @@ class TrainingRun:
         self._cluster.remove()
         row = self._services.state.get(record.KIND, self._caller, self._name)
         if row is not None and row.status == "Failed":
-            for layout in self._cluster.layouts:
+            for layout in self._cluster.layouts.values():
                 shutil.rmtree(layout.data, ignore_errors=True)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
