@@ -26,6 +26,9 @@ class Algorithm(ABC):
     # train on its own and overwrite the others' model (TRAIN-132).
     distributed: ClassVar[bool] = False
 
+    # The metrics that `train` logs; `byoa metrics --definitions` prints their MetricDefinitions.
+    metrics: ClassVar[tuple[str, ...]] = ()
+
     hyperparameters: Any  # an instance of this class's own Hyperparameters
 
     def __init__(self, hyperparameters: Any) -> None:

@@ -21,11 +21,19 @@ from byoa.local.control import training_record as record
 from byoa.local.control.channels_download import DownloadError
 from byoa.local.control.log_follower import Event
 from byoa.local.control.metric_scraper import MetricScraper
+from byoa.local.control.metric_series import (
+    METRIC,
+    PRINTED,
+    Point,
+    SeriesWriter,
+    publish,
+    series_path,
+)
 from byoa.local.control.training_cluster import TrainingCluster
-from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_output import UploadError, check_bucket, upload
 from byoa.local.control.training_request import metric_definitions
 from byoa.local.control.training_services import TrainingServices
+from byoa.local.control.utilisation import Utilisation
 from byoa.local.settings import Caller
 from byoa.local.storage.state import Missing, Row
 
@@ -82,7 +90,11 @@ class TrainingRun:
         self._ended = threading.Event()
         self._scraper = MetricScraper(metric_definitions(self._request))
         self._scraping = threading.Lock()
+        self._series = SeriesWriter(series_path(services.settings.home, row.caller, row.name))
+        # Lines of byoa's own in the job's log, of which none is searched.
+        self._told = {f"{NOTE_PREFIX}{note}" for note in row.document.get("notes", ())}
         self._cluster = TrainingCluster(services, row, self.directory, self._scrape)
+        self._utilisation = Utilisation(self._cluster.hosts, self._measured)
         self._thread = threading.Thread(
             target=self._main, name=f"training-{self._name}", daemon=True
         )
@@ -146,7 +158,9 @@ class TrainingRun:
                 self._prepare()
             self._launch()
         cluster.follow(self._row())
+        self._utilisation.start()
         self._supervise()
+        self._utilisation.stop()
         self._finish()
 
     def _prepare(self) -> None:
@@ -291,11 +305,17 @@ class TrainingRun:
 
         A platform's or upload's failure stays one.
         """
+        peaks = self._utilisation.peaks
+
         def change(row: Row) -> None:
             final = (status, secondary, message)
             if row.status == "Stopping" and status == "Completed":
                 final = ("Stopped", self._cause.secondary, self._cause.message)
             row.document["metrics"] = self._scraper.final
+            row.document["peak_memory"] = {
+                host.name: max(peaks.get(host.name, 0), host.exit.peak_rss_bytes)
+                for host in self._cluster.hosts if host.exit is not None
+            }
             record.end(row, *final, reason)
 
         row = self._mutate(change)
@@ -306,17 +326,21 @@ class TrainingRun:
     def _scrape(self, host: str, events: Sequence[Event]) -> None:
         with self._scraping:  # every host's lines come in a thread of its own
             found = [
-                value for moment, line in events for value in self._scraper.scrape(moment, line)
+                Point(each.name, each.value, each.moment, host, each.step,
+                      METRIC if each.defined else PRINTED)
+                for moment, line in events
+                if line not in self._told
+                for each in self._scraper.scrape(moment, line)
             ]
-        for each in found:
-            for dimensions in ({"TrainingJobName": self._name}, {"Host": f"{self._name}/{host}"}):
-                self._services.metrics.put(
-                    self._caller, GROUP, each.name, each.value,
-                    dimensions=dimensions, timestamp=each.moment,
-                )
+            kept = self._series.keep(found) if found else []
+        publish(self._services.metrics, self._caller, self._name, kept)
+
+    def _measured(self, points: Sequence[Point]) -> None:
+        publish(self._services.metrics, self._caller, self._name, self._series.keep(points))
 
     def _tidy(self) -> None:
         """Remove what the job no longer needs; a failed one keeps all but its input data."""
+        self._utilisation.stop()
         self._cluster.let_go()
         if self._leave:
             return
