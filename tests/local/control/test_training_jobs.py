@@ -55,7 +55,8 @@ def test_the_timeline_has_every_status_with_message_and_touching_times(
 def test_the_container_finds_the_platforms_files_byte_for_byte(
     laboratory: Any, job: Any, channel: Any
 ) -> None:
-    """TRAIN-30, TRAIN-40, TRAIN-50 … TRAIN-52, TRAIN-60, TRAIN-70, CHK-32."""
+    """TRAIN-30, TRAIN-40, TRAIN-50 … TRAIN-52, TRAIN-60, TRAIN-70, CHK-32; nothing of the SDKs'
+    local modes: LOC-01, LOC-05."""
     laboratory.buckets.put_bytes("tests", "data/a.csv", b"1,2")
     described = job(
         "files",

@@ -23,7 +23,7 @@ MODEL = "(ml / 'model' / 'weights').write_text('w')"
 
 
 def test_the_archives_are_relative_with_nested_and_empty_files(laboratory: Any, job: Any) -> None:
-    """TRAIN-130, TRAIN-131, CHK-33."""
+    """TRAIN-130, TRAIN-131, LOC-02, CHK-33."""
     job(
         "archive",
         """
@@ -242,7 +242,7 @@ def _small_files() -> Iterator[None]:
 def test_a_bucket_that_is_gone_when_the_job_ends_fails_it_and_its_files_are_kept(
     laboratory: Any, ended_while_the_upload_cannot_work: Any
 ) -> None:
-    """TRAIN-142."""
+    """TRAIN-142, TRAIN-143."""
     described = ended_while_the_upload_cannot_work("homeless", _without_bucket(laboratory))
 
     assert described["FailureReason"].startswith("ClientError: Artifact upload failed:")
@@ -334,7 +334,7 @@ def test_a_failure_file_is_the_reason(laboratory: Any, job: Any) -> None:
 
 
 def test_without_a_failure_file_the_exit_code_is_the_reason(laboratory: Any, job: Any) -> None:
-    """TRAIN-142, CHK-34."""
+    """TRAIN-142, TRAIN-143, CHK-34."""
     described = job("silent", "sys.exit(1)")
 
     assert described["FailureReason"] == "AlgorithmError: , exit code: 1"
