@@ -14,11 +14,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from byoa.container.errors import ByoaError
 from byoa.local.control.metric_series import SYSTEM, Point
-from byoa.local.control.training_host import TrainingHost
 from byoa.local.runners.base import Usage
+
+if TYPE_CHECKING:
+    from byoa.local.control.training_host import TrainingHost
 
 MIN_SECONDS, MAX_SECONDS = 0.5, 60.0
 GROWTH = 0.05  # of the time that has passed: a point in twenty of what there is
