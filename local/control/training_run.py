@@ -160,7 +160,7 @@ class TrainingRun:
         cluster.follow(self._row())
         self._utilisation.start()
         self._supervise()
-        self._utilisation.stop()
+        self._utilisation.end()
         self._finish()
 
     def _prepare(self) -> None:

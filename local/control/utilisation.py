@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 
 class Utilisation:
-    """Measures in a thread of its own from `start` to `stop`; `peaks` is each host's most memory,
-    in bytes, as far as it was seen."""
+    """Measures in a thread of its own from `start` to `end` or `stop`; `peaks` is each host's most
+    memory, in bytes, as far as it was seen."""
 
     def __init__(
         self, hosts: Sequence[TrainingHost], keep: Callable[[Sequence[Point]], None]
@@ -49,7 +49,12 @@ class Utilisation:
     def start(self) -> None:
         self._thread.start()
 
+    def end(self) -> None:
+        """Measure no more; a look that is under way need not be waited for."""
+        self._ended.set()
+
     def stop(self) -> None:
+        """Measure no more, and leave no thread."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_SECONDS)

@@ -88,7 +88,8 @@ def pack(sources: Sources, target: Path) -> Survey:
             target.open("wb") as file,
             GzipWriter(file) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT,  # type: ignore[call-overload]
-                         encoding="utf-8", errors="surrogateescape") as archive,
+                         encoding="utf-8", errors="surrogateescape",
+                         copybufsize=READ_BYTES) as archive,
         ):
             found.entries = [each for each in found.entries if _add(archive, each, found.left_out)]
     except BaseException:

@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable
@@ -298,6 +299,28 @@ def test_a_member_beyond_8_gib_has_a_header_that_tar_reads(tmp_path: Path) -> No
         ["tar", "tvf", str(tmp_path / "header")], capture_output=True, text=True, timeout=60,
     )
     assert str((8 << 30) + 5) in listed.stdout
+
+
+def test_the_memory_that_packing_takes_does_not_grow_with_the_model(
+    source: Path, archive: Path
+) -> None:
+    with (source / "weights").open("wb") as file:
+        file.truncate(400 << 20)
+    program = (
+        "import pathlib, resource, sys\n"
+        "from byoa.local.storage.packing import pack\n"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = most()\n"
+        "pack({'algo-1': pathlib.Path(sys.argv[1])}, pathlib.Path(sys.argv[2]))\n"
+        "print((most() - before) * (1 if sys.platform == 'darwin' else 1024))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(source), str(archive)], capture_output=True, text=True,
+        timeout=120, check=True,
+    )
+
+    assert int(ran.stdout) < 150 << 20
+    assert archive.stat().st_size < 4 << 20
 
 
 @pytest.mark.parametrize(
