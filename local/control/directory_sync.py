@@ -42,7 +42,7 @@ class DirectorySync:
         self._buckets = buckets
         self._bucket, prefix = parse_s3_uri(uri)
         self._prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
-        self._directory = directory
+        self._directory = directory  # by its real path
         self._deletes = deletes
         self._interval = interval
         self._left_out: dict[str, str] = {}
@@ -116,6 +116,10 @@ class DirectorySync:
             del self._uploaded[name]
 
     def _scan(self) -> dict[str, _Mark]:
+        if self._directory.resolve() != self._directory:
+            # Followed here, a link that the container put in its place would lead anywhere.
+            self._left_out.setdefault("", f"not synced: {self._directory.name}: replaced by a link")
+            return dict(self._uploaded)
         found = {}
         for folder, _, names in os.walk(self._directory):
             for name in names:
@@ -136,8 +140,8 @@ class DirectorySync:
         return found
 
     def _unfit(self, path: Path, relative: str) -> str | None:
-        # Followed here, a link out of the container's directory would be this machine's file.
-        if path.is_symlink() and not path.resolve().is_relative_to(self._directory.resolve()):
+        # It would be this machine's file, not the container's.
+        if path.is_symlink() and not path.resolve().is_relative_to(self._directory):
             return f"a link to {shown(os.readlink(path))}, outside the directory"
         try:
             relative.encode()

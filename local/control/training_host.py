@@ -137,10 +137,11 @@ class TrainingHost:
 
     def _make_syncs(self) -> None:
         buckets, checkpoints = self._services.buckets, self._request.get("CheckpointConfig")
+        real = Layout(self.layout.root.resolve())
         if checkpoints:
-            path = self.layout.inside(checkpoints["LocalPath"])
+            path = real.inside(checkpoints["LocalPath"])
             self._syncs.append(DirectorySync(buckets, checkpoints["S3Uri"], path))
         for place in synced_places(self._request, self._job):
-            path = self.layout.inside(place.path)
+            path = real.inside(place.path)
             path.mkdir(parents=True, exist_ok=True)
             self._syncs.append(DirectorySync(buckets, place.uri, path, deletes=place.deletes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ def upload(
     left_out: list[str] = []
     puts: list[_Put] = []
     bucket, key = parse_s3_uri(model_uri(request, job))
-    models = {host: layout.model for host, layout in layouts.items()}
-    data = {host: layout.output_data for host, layout in layouts.items()}
+    models = _real(layouts, lambda layout: layout.model, left_out)
+    data = _real(layouts, lambda layout: layout.output_data, left_out)
     try:
         if request["OutputDataConfig"]["CompressionType"] == "NONE":
             puts += _files(bucket, key, survey(models), left_out)
@@ -123,6 +123,22 @@ def upload(
             if own:
                 path.unlink(missing_ok=True)
     return left_out
+
+
+def _real(
+    layouts: Mapping[str, Layout], part: Callable[[Layout], Path], left_out: list[str]
+) -> dict[str, Path]:
+    """The hosts' directories; one in whose place the container put a link would lead anywhere on
+    this machine."""
+    found = {}
+    for host, layout in layouts.items():
+        path = part(Layout(layout.root.resolve()))
+        if path.resolve() == path:
+            found[host] = path
+        else:
+            name = path.relative_to(layout.root.resolve())
+            left_out.append(f"not uploaded: {name} of {host}: replaced by a link")
+    return found
 
 
 def _archive(

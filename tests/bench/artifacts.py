@@ -1,6 +1,6 @@
 """model.tar.gz of a large model: byoa's packing beside `tar czf` and Python's tarfile, in one run.
 
-    python tests/bench/artifacts.py [--mib 1024] [--rounds 1]
+    python tests/bench/artifacts.py [--mib 256] [--rounds 1]
 
 What users wait for at the end of a job. Three models: float32 and bfloat16 weights (random, as
 trained ones nearly are), and text, which compresses well. Prints seconds, the archive's size, and
@@ -62,7 +62,7 @@ PEERS: tuple[tuple[str, Callable[[Path, Path], None]], ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mib", type=int, default=1024, help="size of each model (1024)")
+    parser.add_argument("--mib", type=int, default=256, help="size of each model (256)")
     parser.add_argument("--rounds", type=int, default=1, help="the best of so many counts (1)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="byoa-artifacts-") as folder:

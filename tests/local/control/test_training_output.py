@@ -99,6 +99,37 @@ def test_what_cannot_be_archived_is_left_out_and_said_in_the_job_s_log(
     assert [f"byoa: {note}" for note in row.document["notes"]] == notes
 
 
+def test_a_container_reaches_no_file_of_this_machine_by_links_in_place_of_its_own(
+    laboratory: Any, job: Any
+) -> None:
+    """TRAIN-136, TRAIN-141: what the server reads of a container are the container's own files."""
+    secret = laboratory.home / "secret"
+    (secret / "data").mkdir(parents=True)
+    (secret / "data" / "key").write_text("of this machine")
+    (secret / "failure").write_text("of this machine")
+    described = job(
+        "escape",
+        f"""
+        for name in ('model', 'checkpoints', 'output/intermediate', 'output/data'):
+            path = ml / name
+            path.rmdir()
+            path.symlink_to('{secret}/data')
+        (ml / 'output' / 'failure').symlink_to('{secret}/failure')
+        sys.exit(1)
+        """,
+        CheckpointConfig={"S3Uri": "s3://tests/ck"},
+    )
+
+    assert described["FailureReason"] == "AlgorithmError: , exit code: 1"
+    assert laboratory.keys() == []
+    assert sorted(laboratory.lines("escape")) == [
+        "byoa: not synced: checkpoints: replaced by a link",
+        "byoa: not synced: intermediate: replaced by a link",
+        "byoa: not uploaded: model of algo-1: replaced by a link",
+        "byoa: not uploaded: output/data of algo-1: replaced by a link",
+    ]
+
+
 def test_names_that_no_object_can_have_are_left_out_of_an_uncompressed_model_and_said(
     laboratory: Any, job: Any
 ) -> None:
