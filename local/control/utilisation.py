@@ -23,7 +23,8 @@ from byoa.local.runners.base import Usage
 if TYPE_CHECKING:
     from byoa.local.control.training_host import TrainingHost
 
-MIN_SECONDS, MAX_SECONDS = 0.5, 60.0
+FIRST_SECONDS = 0.25  # until the first look: the start belongs to the job
+MIN_SECONDS, MAX_SECONDS = 0.5, 60.0  # from one look to the next
 GROWTH = 0.05  # of the time that has passed: a point in twenty of what there is
 GPU_SECONDS = 5.0  # for nvidia-smi to answer
 JOIN_SECONDS = 10.0
@@ -61,10 +62,10 @@ class Utilisation:
 
     def _measure(self) -> None:
         began = time.monotonic()
-        pause = 0.0
+        pause = FIRST_SECONDS
         while not self._ended.wait(pause):
             try:
-                gpus = self._measure_gpus() if pause and self._gpus else []
+                gpus = self._measure_gpus() if self._gpus else []
                 points = [each for host in self._hosts for each in self._host(host, gpus)]
                 if points:
                     self._keep(points)
