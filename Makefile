@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 WORKERS ?= auto
 
-.PHONY: help demo test lint types check bench clean \
+.PHONY: help demo test lint types clauses check bench clean \
         wheels image image-size test-docker lock audit
 .DELETE_ON_ERROR:
 
@@ -48,6 +48,9 @@ types: $(VENV)/dev   ## mypy, strict
 	rm -rf build/types
 	$(PIP) --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/python -m mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p byoa
+
+clauses: $(VENV)/dev ## write docs/clauses.md: which clause of the contract is shown by what
+	$(BIN)/python tests/clauses.py
 
 check: lint types test   ## everything that CI checks without Docker
 

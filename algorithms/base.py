@@ -34,6 +34,9 @@ class Algorithm(ABC):
     # models that are compiled or tuned for a few shapes.
     batch_buckets: ClassVar[tuple[int, ...]] = ()
 
+    # The metrics that `train` logs; `byoa metrics --definitions` prints their MetricDefinitions.
+    metrics: ClassVar[tuple[str, ...]] = ()
+
     hyperparameters: Any  # an instance of this class's own Hyperparameters
 
     def __init__(self, hyperparameters: Any) -> None:

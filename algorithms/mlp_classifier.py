@@ -37,6 +37,8 @@ _EVALUATION_RECORDS = 8192  # a batch that bounds memory without costing time
 class MLPClassifier(Algorithm):
     """Classify records with a multilayer perceptron."""
 
+    metrics = ("train:loss", "validation:loss", "validation:accuracy")
+
     class Hyperparameters(Algorithm.Hyperparameters):
         hidden_units: list[int] = param(
             [256], doc="units of each hidden layer; [] is logistic regression", min=1, max=65536

@@ -11,6 +11,8 @@ from byoa.algorithms import Algorithm, Run, find_classes, param
 
 
 class NearestCentroid(Algorithm):
+    metrics = ("train:accuracy",)
+
     class Hyperparameters(Algorithm.Hyperparameters):
         metric: Literal["l2", "cosine"] = param("l2", doc="distance to a class mean")
 

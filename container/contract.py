@@ -254,7 +254,8 @@ def artifact_uri(s3_output_path: str, job_name: str, artifact: str = MODEL_ARTIF
 
 def read_failure(layout: Layout) -> str | None:
     """The failure file's first 1,024 characters, None where there is no such file (TRAIN-141)."""
-    if not layout.failure.is_file():  # a FIFO there would block the reader for ever
+    # A FIFO would block the reader for ever, and a link be followed on another machine's files.
+    if layout.failure.is_symlink() or not layout.failure.is_file():
         return None
     with layout.failure.open("r", encoding="utf-8", errors="replace") as file:
         return file.read(FAILURE_LIMIT_CHARACTERS)

@@ -268,6 +268,7 @@ class ProfilerConfig(_OptionalDocument):
     """TRAIN-73"""
 
     file = "profilerconfig.json"
+    local_path: ClassVar[str] = "/opt/ml/output/profiler"  # the request names none
 
 
 class TrainingJobConfig(_OptionalDocument):

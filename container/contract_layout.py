@@ -61,6 +61,11 @@ class Layout:
         return self.output / "data"
 
     @property
+    def intermediate(self) -> Path:
+        """Synced to S3 while the job runs. Where it exists the platform promises so (TRAIN-33)."""
+        return self.output / "intermediate"
+
+    @property
     def failure(self) -> Path:
         return self.output / "failure"
 
@@ -105,7 +110,7 @@ class Layout:
     def create(self) -> None:
         """Make the directories that exist before a training container starts (TRAIN-30, TRAIN-32).
 
-        `output/intermediate` is left out: it would promise a sync to S3 (TRAIN-33).
+        `output/intermediate` is left to who syncs it to S3, as its existence promises (TRAIN-33).
         """
         for directory in (self.config, self.data, self.code, self.model, self.output_data,
                           self.metrics, self.root / "errors"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from byoa.container.contract import MetricDefinition
 from byoa.local.check import training_runs as runs
 from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
 from byoa.local.check.training_stop import progress, stopped
 from byoa.local.check.trial import Trial
+from byoa.local.control.metric_scraper import MetricScraper
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _EARLY = 0.5  # of a run, by when a log that is not held back has begun
@@ -76,6 +78,28 @@ def log_lines(trial: Trial) -> Verdict:
                 evidence=repr(line[:160]),
             )
     return passed()
+
+
+@check(
+    "metrics-found",
+    clause="TRAIN-190, TRAP-27",
+    group="training",
+    level="warning",
+    title="Every metric's expression finds a number in the log",
+    cure="print name=value on a line of its own, as run.metrics.log does, and let the expression be"
+    " name=([0-9.eE+-]+)",
+    needs=("train-exits-zero",),
+)
+def metrics_found(trial: Trial) -> Verdict:
+    definitions = [MetricDefinition(*each) for each in trial.samples.metrics.items()]
+    if not definitions:
+        return skipped("give the job's expressions by --metric NAME=REGEX")
+    scraper = MetricScraper(definitions)
+    for line in runs.plain(trial).log.split("\n"):
+        scraper.scrape(0.0, line)
+    if notes := scraper.notes():
+        return failed(notes[0], evidence="\n".join(notes[1:]))
+    return passed(", ".join(f"{each['MetricName']} {each['Value']:.6g}" for each in scraper.final))
 
 
 @check(

@@ -58,6 +58,7 @@ class Samples:
     hosts: int = 1  # 2: the image trains on several hosts
     pipe: tuple[str, ...] = ()  # channels that it reads in Pipe mode
     process_command: tuple[str, ...] = ()  # ContainerEntrypoint of a processing job
+    metrics: Mapping[str, str] = field(default_factory=dict)  # the job's expressions, by name
 
 
 @dataclass(frozen=True)

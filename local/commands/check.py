@@ -80,6 +80,8 @@ def _add_samples(samples: Any) -> None:
                          help="a JSON object of hyperparameters")
     samples.add_argument("--hosts", type=int, choices=(1, 2), default=1,
                          help="2: the image trains on several hosts")
+    samples.add_argument("--metric", action="append", default=[], metavar="NAME=REGEX",
+                         help="a metric's expression, searched in the log; repeat for more")
     samples.add_argument("--request", type=Path, metavar="FILE", help="body for /invocations")
     samples.add_argument("--content-type", metavar="TYPE", help="media type of the request")
     samples.add_argument("--accept", metavar="TYPE", help="media type of the answer")
@@ -244,7 +246,19 @@ def _samples(args: argparse.Namespace) -> Samples:
         model=_there(args.model, "--model").resolve() if args.model else None,
         environment=_pairs(args.environment, "--environment", "LOG_LEVEL=debug"),
         process_command=tuple(shlex.split(args.process_command)),
+        metrics=_metrics(args.metric),
     )
+
+
+def _metrics(given: list[str]) -> dict[str, str]:
+    from byoa.container.contract import MetricDefinition
+    from byoa.local.control.metric_scraper import problem
+
+    metrics = _pairs(given, "--metric", "'train:loss=loss: ([0-9.]+)'")
+    for name, expression in metrics.items():
+        if wrong := problem(MetricDefinition(name, expression)):
+            raise ByoaError("OPTION_INVALID", f"--metric {name}: {expression!r} {wrong}")
+    return metrics
 
 
 def _waits(args: argparse.Namespace) -> Waits:

@@ -102,7 +102,7 @@ def _find_log(server: Client, name: str) -> tuple[str, str, Any]:
         return f"/aws/sagemaker/Endpoints/{name}", "", lambda: name in [
             each["EndpointName"] for each in server.pages("ListEndpoints", "Endpoints")
         ]
-    raise _unknown("training job or endpoint", name, [*jobs, *endpoints])
+    raise unknown("training job or endpoint", name, [*jobs, *endpoints])
 
 
 def _streams(server: Client, group: str, prefix: str) -> list[str]:
@@ -140,7 +140,7 @@ def _describe_job(server: Client, name: str) -> dict[str, Any]:
         if "not found" not in error.message:
             raise
     jobs = server.pages("ListTrainingJobs", "TrainingJobSummaries")
-    raise _unknown("training job", name, [each["TrainingJobName"] for each in jobs])
+    raise unknown("training job", name, [each["TrainingJobName"] for each in jobs])
 
 
 def _describe_endpoint(server: Client, name: str) -> dict[str, Any]:
@@ -150,10 +150,11 @@ def _describe_endpoint(server: Client, name: str) -> dict[str, Any]:
         if "Could not find" not in error.message:
             raise
     endpoints = server.pages("ListEndpoints", "Endpoints")
-    raise _unknown("endpoint", name, [each["EndpointName"] for each in endpoints])
+    raise unknown("endpoint", name, [each["EndpointName"] for each in endpoints])
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> ByoaError:
+def unknown(kind: str, name: str, known: list[str]) -> ByoaError:
+    """There is none of this name: the one that was meant, or those that there are."""
     lower = {each.lower(): each for each in known}
     near = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, 1, 0.5)]
     remedy = f"did you mean {near[0]!r}?" if near else (
@@ -178,14 +179,17 @@ def _table(
     args: argparse.Namespace, entries: list[dict[str, Any]], head: tuple[str, ...],
     rows: Sequence[tuple[str, ...]],
 ) -> int:
-    if args.json:
-        print(json.dumps(entries, indent=1))
-        return 0
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    print(json.dumps(entries, indent=1) if args.json else "\n".join(table(head, rows)))
     return 0
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The lines of a table whose columns are as wide as they have to be."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
 
 
 def _time(epoch: float) -> str:

@@ -44,8 +44,8 @@ class TrainingCluster:
         ]
 
     @property
-    def layouts(self) -> list[Layout]:
-        return [host.layout for host in self.hosts]
+    def layouts(self) -> dict[str, Layout]:
+        return {host.name: host.layout for host in self.hosts}
 
     # --- starting ---
 
@@ -120,10 +120,14 @@ class TrainingCluster:
         for host in self.hosts:
             host.finish_log()
 
-    def finish_syncs(self) -> None:
-        """Upload what has changed since; raises ByoaError or OSError."""
-        for host in self.hosts:
-            host.finish_syncs()
+    def tell(self, row: Row, lines: Sequence[str]) -> None:
+        """Add lines of byoa's own to the first host's log, when all have ended."""
+        first = self.hosts[0]
+        first.tell(host_entries(row)[first.name], lines)
+
+    def finish_syncs(self) -> list[str]:
+        """Upload what has changed since; what was left out. Raises ByoaError or OSError."""
+        return [note for host in self.hosts for note in host.finish_syncs()]
 
     def let_go(self) -> None:
         """End the threads; containers and files stay as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from byoa.local.control.channels_download import Share, download
 from byoa.local.control.directory_sync import DirectorySync
 from byoa.local.control.log_follower import Event, LogFollower, cloudwatch, mirror_path
 from byoa.local.control.training_container import container_spec, hosts_of, write_config
+from byoa.local.control.training_output import synced_places
 from byoa.local.control.training_record import HostEntry
 from byoa.local.control.training_services import TrainingServices
 from byoa.local.runners.base import Container
@@ -105,10 +107,22 @@ class TrainingHost:
         if self._follower is not None:
             self._follower.finish()
 
-    def finish_syncs(self) -> None:
-        """Upload what has changed since; raises ByoaError or OSError."""
-        for sync in self._syncs:
-            sync.finish()
+    def finish_syncs(self) -> list[str]:
+        """Upload what has changed since; what was left out. Raises ByoaError or OSError."""
+        return [note for sync in self._syncs for note in sync.finish()]
+
+    def tell(self, entry: HostEntry, lines: Sequence[str]) -> None:
+        """Add lines of byoa's own to the log of a host that has ended."""
+        path = self._log(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            begin = b"\n" if file.read(1) not in (b"", b"\n") else b""
+            file.write(begin + "".join(f"{line}\n" for line in lines).encode())
+        now = time.time()
+        self._services.logs.append(
+            self._caller, GROUP, entry.stream, [(now, line) for line in lines]
+        )
 
     def let_go(self) -> None:
         """End the threads; the container and the files stay as they are."""
@@ -123,12 +137,11 @@ class TrainingHost:
 
     def _make_syncs(self) -> None:
         buckets, checkpoints = self._services.buckets, self._request.get("CheckpointConfig")
+        real = Layout(self.layout.root.resolve())
         if checkpoints:
-            path = self.layout.inside(checkpoints["LocalPath"])
+            path = real.inside(checkpoints["LocalPath"])
             self._syncs.append(DirectorySync(buckets, checkpoints["S3Uri"], path))
-        board = self._request.get("TensorBoardOutputConfig")
-        if board:
-            uri = f"{board['S3OutputPath'].rstrip('/')}/{self._job}/tensorboard-output"
-            path = self.layout.inside(board["LocalPath"])
+        for place in synced_places(self._request, self._job):
+            path = real.inside(place.path)
             path.mkdir(parents=True, exist_ok=True)
-            self._syncs.append(DirectorySync(buckets, uri, path))
+            self._syncs.append(DirectorySync(buckets, place.uri, path, deletes=place.deletes))

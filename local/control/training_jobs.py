@@ -14,12 +14,14 @@ from byoa.local.api.tags import check_tags
 from byoa.local.control import training_record as record
 from byoa.local.control.log_follower import LogService, mirror_path
 from byoa.local.control.log_replay import Ended, LogReplay
+from byoa.local.control.metric_replay import EndedSeries, MetricReplay
+from byoa.local.control.metric_series import MetricService, series_path
 from byoa.local.control.training_cluster import KILL_SECONDS
 from byoa.local.control.training_container import network_of
 from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_request import check, complete
 from byoa.local.control.training_run import BY_SHUTDOWN, TrainingRun, job_directory
-from byoa.local.control.training_services import MetricService, TrainingServices
+from byoa.local.control.training_services import TrainingServices
 from byoa.local.errors import AwsError, ResourceInUse, ValidationException
 from byoa.local.runners.base import Runner
 from byoa.local.settings import Caller, Settings
@@ -52,7 +54,7 @@ class TrainingJobs:
         self._lock = threading.Lock()
         self._runs: dict[str, TrainingRun] = {}  # by ARN
         self._closed = False
-        self._replay: LogReplay | None = None
+        self._replays: list[LogReplay | MetricReplay] = []
         self.operations: dict[str, Callable[[Caller, dict[str, Any]], dict[str, Any]]] = {
             "CreateTrainingJob": self.create,
             "DescribeTrainingJob": self.describe,
@@ -66,7 +68,7 @@ class TrainingJobs:
 
     def start(self) -> None:
         """Go on with the jobs that an earlier server left, and clear up behind ended ones."""
-        ended = []
+        ended, series = [], []
         for row in self._state.list(record.KIND):
             if row.status not in record.TERMINAL:
                 self._run(row)
@@ -76,8 +78,13 @@ class TrainingJobs:
                 Ended(row.caller, GROUP, each.stream, self._log(row, each), row.document["ended"])
                 for each in record.host_entries(row).values()
             ]
-        self._replay = LogReplay(self._services.logs, reversed(ended))
-        self._replay.start()
+            series.append(EndedSeries(row.caller, row.name, self._series(row)))
+        self._replays = [
+            LogReplay(self._services.logs, reversed(ended)),
+            MetricReplay(self._services.metrics, reversed(series)),
+        ]
+        for each in self._replays:
+            each.start()
 
     def close(self, timeout: float = CLOSE_SECONDS, *, keep_running: bool = False) -> None:
         """Stop the jobs: SIGTERM, SIGKILL after `timeout` seconds, artifacts uploaded, Stopped.
@@ -87,8 +94,8 @@ class TrainingJobs:
         with self._lock:
             self._closed = True
             runs = list(self._runs.values())
-        if self._replay is not None:
-            self._replay.close()
+        for replay in self._replays:
+            replay.close()
         for run in runs:
             if keep_running:
                 run.leave()
@@ -183,7 +190,7 @@ class TrainingJobs:
         shutil.rmtree(self._directory(row), ignore_errors=True)
         for each in record.host_entries(row).values():
             self._services.logs.delete_stream(caller, GROUP, each.stream)
-            shutil.rmtree(self._log(row, each).parent, ignore_errors=True)  # the job's
+        shutil.rmtree(self._series(row).parent, ignore_errors=True)  # and its logs
         return {}
 
     # --- within ---
@@ -222,6 +229,9 @@ class TrainingJobs:
 
     def _log(self, row: Row, entry: record.HostEntry) -> Path:
         return mirror_path(self._services.settings.home, row.caller, GROUP, entry.stream)
+
+    def _series(self, row: Row) -> Path:
+        return series_path(self._services.settings.home, row.caller, row.name)
 
     def _directory(self, row: Row) -> Path:
         return job_directory(self._services.settings.home, row.caller, row.name)

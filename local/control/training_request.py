@@ -7,6 +7,7 @@ act on with one machine and one job (roles, VPCs, encryption at rest, volume siz
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,6 +30,9 @@ MAX_RUNTIME_SECONDS = 2_419_200  # 28 days, TRAIN-24
 DEFAULT_VOLUME_GB = 30  # what the Python SDK sends; it fails to attach to a job without any
 # Directories of the container that checkpoints must not share (TRAIN-30).
 _RESERVED = ("input", "model", "output", "errors")
+
+# Instance types with NVMe storage in place of a volume that a key would encrypt (TRAIN-180).
+_NVME = re.compile(r"ml\.(?:p4de?|p5(?:e|en)?|g4dn|g5|g6e?|trn\d\w*|[cmr]\d\w*d\w*)\.")
 
 _ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
@@ -243,12 +247,19 @@ def _wrong_places(request: Mapping[str, Any]) -> Iterator[str]:
                 f"CheckpointConfig.LocalPath {path!r} must be below {ROOT}, and not in"
                 f" {', '.join(_RESERVED)}."
             )
-    board = request.get("TensorBoardOutputConfig")
-    if board:
-        yield from _wrong_uri("TensorBoardOutputConfig", board["S3OutputPath"])
-        path = board.get("LocalPath")
+    resources = request.get("ResourceConfig") or {}
+    if resources.get("VolumeKmsKeyId") and _NVME.match(resources.get("InstanceType") or ""):
+        yield (
+            f"VolumeKmsKeyId can't be given with {resources['InstanceType']}: its instance storage"
+            " is encrypted by the hardware."
+        )
+    for member in ("TensorBoardOutputConfig", "DebugHookConfig", "ProfilerConfig"):
+        config = request.get(member) or {}
+        if "S3OutputPath" in config:
+            yield from _wrong_uri(member, config["S3OutputPath"])
+        path = config.get("LocalPath")
         if path and (not path.startswith(f"{ROOT}/") or ".." in path.split("/")):
-            yield f"TensorBoardOutputConfig.LocalPath {path!r} must be below {ROOT}."
+            yield f"{member}.LocalPath {path!r} must be below {ROOT}."
 
 
 def _wrong_uri(where: str, uri: str) -> Iterator[str]:

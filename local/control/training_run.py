@@ -15,23 +15,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from byoa.container.contract import failure_reason, read_failure
+from byoa.container.contract import FAILURE_LIMIT_CHARACTERS, failure_reason, read_failure
 from byoa.container.errors import ByoaError
 from byoa.local.control import training_record as record
 from byoa.local.control.channels_download import DownloadError
 from byoa.local.control.log_follower import Event
 from byoa.local.control.metric_scraper import MetricScraper
+from byoa.local.control.metric_series import (
+    METRIC,
+    PRINTED,
+    Point,
+    SeriesWriter,
+    publish,
+    series_path,
+)
 from byoa.local.control.training_cluster import TrainingCluster
-from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_output import UploadError, check_bucket, upload
 from byoa.local.control.training_request import metric_definitions
 from byoa.local.control.training_services import TrainingServices
+from byoa.local.control.utilisation import Utilisation
 from byoa.local.settings import Caller
 from byoa.local.storage.state import Missing, Row
 
 LOOK_SECONDS = 0.2  # between two looks at stop and runtime; a host's end is seen within them
 PEERS_SECONDS = 10.0  # for the others to end when a host has failed: their results are in vain
 FAULT = "InternalServerError: We encountered an internal error. Please try again."
+
+UPLOAD_FAILED = "ClientError: Artifact upload failed:"
+NOTE_PREFIX = "byoa: "  # of what this service adds to a job's log
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +90,11 @@ class TrainingRun:
         self._ended = threading.Event()
         self._scraper = MetricScraper(metric_definitions(self._request))
         self._scraping = threading.Lock()
+        self._series = SeriesWriter(series_path(services.settings.home, row.caller, row.name))
+        # Lines of byoa's own in the job's log, of which none is searched.
+        self._told = {f"{NOTE_PREFIX}{note}" for note in row.document.get("notes", ())}
         self._cluster = TrainingCluster(services, row, self.directory, self._scrape)
+        self._utilisation = Utilisation(self._cluster.hosts, self._measured)
         self._thread = threading.Thread(
             target=self._main, name=f"training-{self._name}", daemon=True
         )
@@ -122,7 +137,7 @@ class TrainingRun:
         except DownloadError as error:
             self._fail(f"ClientError: Data download failed:{error}")
         except UploadError as error:
-            self._fail(f"ClientError: Artifact upload failed:{error}")
+            self._fail(f"{UPLOAD_FAILED}{error}")
         except ByoaError as error:
             self._fail(f"ClientError: {error}")
         except Exception as error:
@@ -143,7 +158,9 @@ class TrainingRun:
                 self._prepare()
             self._launch()
         cluster.follow(self._row())
+        self._utilisation.start()
         self._supervise()
+        self._utilisation.end()
         self._finish()
 
     def _prepare(self) -> None:
@@ -204,8 +221,7 @@ class TrainingRun:
     def _finish(self) -> None:
         """Uploading, and the terminal status; only now is the last line in the log service."""
         self._cluster.finish_logs()
-        for note in self._scraper.notes():
-            log.warning("training job %s: %s", self._name, note)
+        self._tell(self._scraper.notes())
         failed = self._cluster.failure if self._row().status != "Stopping" else None
         self._enter("Uploading", "Uploading generated training model", last=True)
         if failed is None or failed.exit is None:
@@ -215,21 +231,31 @@ class TrainingRun:
         try:
             self._upload(failed=True)
         except UploadError as error:  # the reason is the algorithm's failure, not this
-            log.warning("training job %s: artifacts are not uploaded: %s", self._name, error)
+            self._tell([f"artifacts are not uploaded: {error}"])
         failure, ended = read_failure(failed.layout), failed.exit
         self._fail(failure_reason(ended.code, failure, out_of_memory=ended.out_of_memory))
 
     def _upload(self, *, failed: bool) -> None:
         try:
-            self._cluster.finish_syncs()
-        except (ByoaError, OSError) as error:
-            raise UploadError(str(error)) from None
-        left_out = upload(
-            self._services.buckets, self._request, self._name, self._cluster.layouts,
-            self.directory, failed=failed,
-        )
-        for note in left_out:
-            log.warning("training job %s: not uploaded: %s", self._name, note)
+            left_out = self._cluster.finish_syncs()
+            left_out += upload(
+                self._services.buckets, self._request, self._name, self._cluster.layouts,
+                self.directory, failed=failed,
+            )
+        except (UploadError, ByoaError, OSError) as error:
+            kept = f"; what the job wrote is kept in {self.directory} until `byoa prune`"
+            room = FAILURE_LIMIT_CHARACTERS - len(UPLOAD_FAILED) - len(kept)
+            raise UploadError(f"{str(error)[:room]}{kept}") from None
+        self._tell(left_out)
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        """Put what the author should know into the job's log, and its record; once, however many
+        servers come to it."""
+        known = self._row().document.get("notes", [])
+        new = [note for note in dict.fromkeys(notes) if note not in known]
+        if new:
+            self._note(notes=[*known, *new])
+            self._cluster.tell(self._row(), [f"{NOTE_PREFIX}{note}" for note in new])
 
     # --- the record ---
 
@@ -279,11 +305,17 @@ class TrainingRun:
 
         A platform's or upload's failure stays one.
         """
+        peaks = self._utilisation.peaks
+
         def change(row: Row) -> None:
             final = (status, secondary, message)
             if row.status == "Stopping" and status == "Completed":
                 final = ("Stopped", self._cause.secondary, self._cause.message)
             row.document["metrics"] = self._scraper.final
+            row.document["peak_memory"] = {
+                host.name: max(peaks.get(host.name, 0), host.exit.peak_rss_bytes)
+                for host in self._cluster.hosts if host.exit is not None
+            }
             record.end(row, *final, reason)
 
         row = self._mutate(change)
@@ -294,24 +326,28 @@ class TrainingRun:
     def _scrape(self, host: str, events: Sequence[Event]) -> None:
         with self._scraping:  # every host's lines come in a thread of its own
             found = [
-                value for moment, line in events for value in self._scraper.scrape(moment, line)
+                Point(each.name, each.value, each.moment, host, each.step,
+                      METRIC if each.defined else PRINTED)
+                for moment, line in events
+                if line not in self._told
+                for each in self._scraper.scrape(moment, line)
             ]
-        for each in found:
-            for dimensions in ({"TrainingJobName": self._name}, {"Host": f"{self._name}/{host}"}):
-                self._services.metrics.put(
-                    self._caller, GROUP, each.name, each.value,
-                    dimensions=dimensions, timestamp=each.moment,
-                )
+            kept = self._series.keep(found) if found else []
+        publish(self._services.metrics, self._caller, self._name, kept)
+
+    def _measured(self, points: Sequence[Point]) -> None:
+        publish(self._services.metrics, self._caller, self._name, self._series.keep(points))
 
     def _tidy(self) -> None:
         """Remove what the job no longer needs; a failed one keeps all but its input data."""
+        self._utilisation.stop()
         self._cluster.let_go()
         if self._leave:
             return
         self._cluster.remove()
         row = self._services.state.get(record.KIND, self._caller, self._name)
         if row is not None and row.status == "Failed":
-            for layout in self._cluster.layouts:
+            for layout in self._cluster.layouts.values():
                 shutil.rmtree(layout.data, ignore_errors=True)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from byoa.local.control.log_follower import LogService
+from byoa.local.control.metric_series import MetricService
 from byoa.local.runners.base import Runner
 from byoa.local.settings import Caller, Settings
 from byoa.local.storage.buckets import Buckets
 from byoa.local.storage.state import State
-
-
-class MetricService(Protocol):
-    """The writer's side of CloudWatch (`local.aws.metrics.Metrics`)."""
-
-    def put(
-        self,
-        caller: Caller,
-        namespace: str,
-        name: str,
-        value: float,
-        *,
-        dimensions: Mapping[str, str],
-        timestamp: float,
-    ) -> Any: ...
 
 
 @dataclass(frozen=True)

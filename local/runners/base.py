@@ -49,6 +49,15 @@ class ContainerSpec:
     limits: Limits = Limits()
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a running container has used and uses now."""
+
+    cpu_seconds: float  # since its start
+    memory_bytes: int
+    memory_limit: int | None = None  # its own; None: the machine's
+
+
 class Container(ABC):
     """A started container. It outlives the server that started it."""
 
@@ -82,6 +91,10 @@ class Container(ABC):
     @abstractmethod
     def remove(self) -> None:
         """Forget a finished container's own files; the log and `ml` stay."""
+
+    def usage(self) -> Usage | None:
+        """What it uses; None when it has ended, or where that cannot be told."""
+        return None
 
     def stop(self, grace: float) -> Exit | None:
         """SIGTERM, at most `grace` seconds, SIGKILL; the exit (TRAIN-150, HOST-03)."""

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ import docker.errors
 from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from byoa.container.errors import ByoaError
 from byoa.container.supervisor import Exit
-from byoa.local.runners.base import Container
+from byoa.local.runners.base import Container, Usage
 from byoa.local.runners.docker_errors import BROKEN, answers, explanation, status
 from byoa.local.runners.docker_logs import LogPump
 from byoa.local.runners.docker_machine import Machine
 from byoa.local.runners.docker_ownership import give_back
+from byoa.local.runners.docker_usage import usage_of
 from byoa.local.runners.engine import EngineUnavailable
 from byoa.local.runners.listeners import ENGINE_DNS, Listener, listening
 
@@ -70,6 +72,7 @@ class DockerContainer(Container):
             api, self.id, self._log_path, int(labels[OFFSET]), follow=not machine.podman
         )
         self._exit: Exit | None = None
+        self._peak = 0  # of the memory that `usage` saw
         self._failure: ByoaError | None = None
         self._over = threading.Event()
         self._watcher = threading.Thread(
@@ -116,6 +119,15 @@ class DockerContainer(Container):
 
     def kill(self) -> None:
         self._signal("SIGKILL")
+
+    def usage(self) -> Usage | None:
+        try:
+            found = usage_of(self._api.stats(self.id, stream=False, one_shot=True))
+        except BROKEN:  # the watcher tells whether the engine comes back
+            return None
+        if found is not None:
+            self._peak = max(self._peak, found.memory_bytes)
+        return found
 
     def remove(self) -> None:
         try:
@@ -190,7 +202,7 @@ class DockerContainer(Container):
 
     def _end(self, state: Mapping[str, Any]) -> None:
         """Complete what the container leaves, then tell its exit."""
-        ended = _exit(state["State"])
+        ended = replace(_exit(state["State"]), peak_rss_bytes=self._peak)
         if state["State"]["Status"] == "created":
             _tell_never_run(self._log_path, int(state["Config"]["Labels"][OFFSET]), state)
         else:

@@ -84,6 +84,24 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
+def tree_of(root: int) -> dict[int, list[str]]:
+    """/proc/<pid>/stat, from its third field on, of all that descends from `root`."""
+    stats: dict[int, list[str]] = {}
+    children: dict[int, list[int]] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc"):
+            if name.isdigit() and (fields := _stat(int(name))) is not None:
+                stats[int(name)] = fields
+                children.setdefault(int(fields[1]), []).append(int(name))
+    found: dict[int, list[str]] = {}
+    below = list(children.get(root, ()))
+    while below:
+        pid = below.pop()
+        found[pid] = stats[pid]
+        below += children.get(pid, ())
+    return found
+
+
 def _stat(pid: int) -> list[str] | None:
     """/proc/<pid>/stat from its third field (state) on; None when the process is gone."""
     try:

@@ -26,8 +26,9 @@ from byoa.container.contract import BASE_DIR_VARIABLE, PORT_VARIABLE, ROOT, Layo
 from byoa.container.errors import ByoaError, UnsupportedError
 from byoa.container.supervisor import Exit
 from byoa.local.runners import identity, sandbox, shim
-from byoa.local.runners.base import Container, ContainerSpec, Network, Runner
+from byoa.local.runners.base import Container, ContainerSpec, Network, Runner, Usage
 from byoa.local.runners.images import Image, Images
+from byoa.local.runners.process_usage import usage_below
 from byoa.local.runners.shared_network import SharedNetworks
 
 LOOPBACK = "127.0.0.1"
@@ -229,6 +230,11 @@ class ProcessContainer(Container):
     def kill(self) -> None:
         if not identity.send(self._pid, self._started, shim.KILL):
             self._kill_child()
+
+    def usage(self) -> Usage | None:
+        if not identity.is_running(self._pid, self._started):
+            return None
+        return usage_below(self._pid)
 
     def remove(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)

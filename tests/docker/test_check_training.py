@@ -58,6 +58,7 @@ FAULTS = [
     ("log-unbuffered", "fault.py", "held back"),
     ("log-lines", "fault.py", "carriage returns"),
     ("log-lines", "coloured.py", "ANSI"),
+    ("metrics-found", "fault.py", "nearest line: 'epoch=0 loss is 1.000000'"),
     ("log-utf8", "fault.py", "not UTF-8"),
     ("stop-in-time", "fault.py", "no handler for SIGTERM"),
     ("stop-in-time", "ignored.py", "ignores SIGTERM"),
@@ -84,6 +85,7 @@ def _samples(samples: Samples, id: str) -> Samples:
         hosts=2 if id.startswith("hosts-") else 1,
         pipe=("train",) if id.startswith("pipe-") else (),
         process_command=PROCESS if id.startswith("process-") else (),
+        metrics={"loss": "loss=([0-9.]+)"} if id == "metrics-found" else {},
     )
 
 
@@ -116,7 +118,10 @@ def test_every_training_and_processing_check_has_a_broken_image() -> None:
 def test_the_good_image_passes_every_check_of_training_and_processing(
     good_image: str, check_image: Callable[..., list[Result]], check_samples: Samples
 ) -> None:
-    samples = replace(check_samples, hosts=2, pipe=("train",), process_command=PROCESS)
+    samples = replace(
+        check_samples, hosts=2, pipe=("train",), process_command=PROCESS,
+        metrics={"loss": "loss=([0-9.]+)"},
+    )
     results = check_image(good_image, samples=samples, only=GROUPS, waits=QUICK)
     outcomes = {each.check.id: each.verdict for each in results}
     not_passed = {id: verdict for id, verdict in outcomes.items() if verdict.outcome != PASS}
@@ -135,6 +140,7 @@ def test_without_samples_what_can_be_told_is_told(
     for id, option in (
         ("missing-data-fails", "--channel"), ("hosts-late-names", "--hosts 2"),
         ("pipe-epochs", "--pipe"), ("process-exits-zero", "--process-command"),
+        ("metrics-found", "--metric"),
     ):
         assert outcomes[id].outcome == SKIP
         assert option in outcomes[id].cause

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("up", "down", "status", "env", "train", "serve", "jobs", "endpoints", "logs", "image",
-            "prune", "demo")
+COMMANDS = ("up", "down", "status", "env", "train", "serve", "jobs", "endpoints", "logs", "metrics",
+            "image", "prune", "demo")
 
 
 def byoa(

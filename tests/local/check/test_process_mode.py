@@ -228,3 +228,25 @@ def test_what_cannot_be_checked_has_an_exit_code_of_its_own(
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stderr.startswith("byoa: ")
     assert done.stdout == ""
+
+
+def test_the_expressions_of_a_job_s_metrics_are_tried_on_the_log(
+    tmp_path: Path, samples: dict[str, Path]
+) -> None:
+    """TRAIN-190, TRAP-27, pain 19."""
+    def ran(*metrics: str) -> subprocess.CompletedProcess[str]:
+        options = [part for each in metrics for part in ("--metric", each)]
+        return _check(
+            "--process", "nearest-centroid", "--channel", f"train={samples['train']}",
+            "--only", "metrics-found", *options, cwd=tmp_path,
+        )
+
+    good = ran("train:accuracy=train:accuracy=([0-9.]+)")
+    bad = ran("accuracy=accuracy: ([0-9.]+)")
+    wrong = ran("accuracy=accuracy=[0-9.]+")
+
+    assert good.returncode == 0 and "accuracy: " not in good.stdout
+    assert "warn metrics-found" in bad.stdout
+    said = " ".join(bad.stdout.split())  # the table breaks lines
+    assert "0 matches in" in said and "nearest line: 'train:accuracy=" in said
+    assert wrong.returncode == 2 and "has no group in parentheses" in wrong.stderr

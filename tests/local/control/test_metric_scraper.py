@@ -95,3 +95,63 @@ def test_an_expression_that_cannot_work_is_found_beforehand(regex: str, text: st
 
     assert found is not None and text in found
     assert problem(MetricDefinition("m", r"a=(\d+)")) is None
+
+
+@pytest.mark.parametrize(
+    ("regex", "line", "obstacle"),
+    [
+        (r"loss=([0-9.]+)", "\x1b[1mloss\x1b[0m=\x1b[31m0.5\x1b[0m", "ANSI codes"),
+        (r"^loss: ([0-9.]+)$", "10%|#   |\r50%|##  |\rloss: 0.25", "progress bar"),
+        (r"loss: ([0-9.]+)$", "loss: 0.25\r", r"ends in \r\n"),
+        (r"^loss: ([0-9.]+)", "[1,mpirank:0,algo-1]<stdout>:loss: 0.25", "mpirun"),
+    ],
+)
+def test_a_note_says_what_stands_between_the_expression_and_its_text(
+    regex: str, line: str, obstacle: str
+) -> None:
+    """TRAP-27, TK-11."""
+    found, notes = scrape(regex, "loss of all: 17", line, "loss anywhere 0.1")
+
+    assert found == []
+    assert obstacle in notes[0]
+    assert repr(line) in notes[0]
+
+
+def test_a_line_without_an_obstacle_is_blamed_on_none() -> None:
+    _, notes = scrape(r"accuracy=(\d+)", "[a list] accuracy 0.5\x1b[0m")
+
+    assert notes[0].endswith(r"nearest line: '[a list] accuracy 0.5\x1b[0m'")
+
+
+def test_the_lines_of_run_metrics_log_that_no_definition_names_are_found_apart() -> None:
+    """Their author may have forgotten the definition; they are no metrics of the job."""
+    scraper = MetricScraper([MetricDefinition("loss", r"loss=(\d+)")])
+    found = [
+        value
+        for line in ("loss=1; step=1", "train:f1=0.5; step=2", "[1,mpirank:0,algo-1]<stdout>:auc=1",
+                     "total=7 of 9", "a=b", "gamma=nan")
+        for value in scraper.scrape(0.0, line)
+    ]
+
+    assert [(each.name, each.value, each.step, each.defined) for each in found] == [
+        ("loss", 1.0, 1, True), ("train:f1", 0.5, 2, False), ("auc", 1.0, None, False),
+    ]
+    assert [each["MetricName"] for each in scraper.final] == ["loss"]
+
+
+def test_not_every_name_of_a_program_that_prints_many_is_kept() -> None:
+    scraper = MetricScraper([])
+
+    assert sum(len(scraper.scrape(0.0, f"key-{i}=1")) for i in range(1000)) == 200
+    assert len(scraper.scrape(0.0, "key-5=1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "step"),
+    [("loss=1; step=4", 4), ("Epoch 3/10 loss=1", 3), ("[epoch: 7] loss=1", 7),
+     ("iteration=12 loss=1", 12), ("timestep loss=1", None), ("loss=1", None)],
+)
+def test_a_value_has_the_step_that_its_line_says(line: str, step: int | None) -> None:
+    (value,) = MetricScraper([MetricDefinition("m", r"loss=(\d+)")]).scrape(0.0, line)
+
+    assert value.step == step

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import re
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from byoa.local.cli import main
 
 pytestmark = pytest.mark.both_runners
 
@@ -13,7 +23,7 @@ MODEL = "(ml / 'model' / 'weights').write_text('w')"
 
 
 def test_the_archives_are_relative_with_nested_and_empty_files(laboratory: Any, job: Any) -> None:
-    """TRAIN-130, TRAIN-131, CHK-33."""
+    """TRAIN-130, TRAIN-131, LOC-02, CHK-33."""
     job(
         "archive",
         """
@@ -56,14 +66,279 @@ def test_without_compression_the_model_is_files_under_a_prefix(laboratory: Any, 
     ]
 
 
-def test_a_link_out_of_the_model_directory_fails_the_upload(laboratory: Any, job: Any) -> None:
-    """TRAIN-136: it would be broken wherever the model is unpacked."""
-    described = job("linked", "(ml / 'model' / 'passwd').symlink_to('/etc/passwd')")
-
-    assert described["TrainingJobStatus"] == "Failed"
-    assert described["FailureReason"].startswith(
-        "ClientError: Artifact upload failed:passwd links to /etc/passwd"
+def test_what_cannot_be_archived_is_left_out_and_said_in_the_job_s_log(
+    laboratory: Any, job: Any
+) -> None:
+    """TRAIN-136: a link out of the directory would be broken wherever the model is unpacked."""
+    described = job(
+        "linked",
+        f"""
+        {MODEL}
+        (ml / 'model' / 'passwd').symlink_to('/etc/passwd')
+        (ml / 'model' / 'latest').symlink_to('weights')
+        os.mkfifo(ml / 'model' / 'pipe')
+        (ml / 'output' / 'data' / 'up').symlink_to('../failure')
+        (ml / 'output' / 'data' / 'report').touch()
+        sys.stdout.write('no newline')
+        """,
     )
+
+    assert described["TrainingJobStatus"] == "Completed"
+    assert laboratory.archive("output/linked/output/model.tar.gz") == {
+        "latest": None, "weights": b"w",
+    }
+    notes = [
+        "byoa: not in model.tar.gz: passwd: a link to /etc/passwd, by an absolute path; copy the"
+        " file, or link to it relatively",
+        "byoa: not in model.tar.gz: pipe: a pipe",
+        "byoa: not in output.tar.gz: up: a link to ../failure, outside the directory; copy the"
+        " file, or link to it relatively",
+    ]
+    assert laboratory.lines("linked") == ["no newline", *notes]
+    row = laboratory.state.get("training-job", laboratory.caller, "linked")
+    assert [f"byoa: {note}" for note in row.document["notes"]] == notes
+
+
+def test_a_container_reaches_no_file_of_this_machine_by_links_in_place_of_its_own(
+    laboratory: Any, job: Any
+) -> None:
+    """TRAIN-136, TRAIN-141: what the server reads of a container are the container's own files."""
+    secret = laboratory.home / "secret"
+    (secret / "data").mkdir(parents=True)
+    (secret / "data" / "key").write_text("of this machine")
+    (secret / "failure").write_text("of this machine")
+    described = job(
+        "escape",
+        f"""
+        for name in ('model', 'checkpoints', 'output/intermediate', 'output/data'):
+            path = ml / name
+            path.rmdir()
+            path.symlink_to('{secret}/data')
+        (ml / 'output' / 'failure').symlink_to('{secret}/failure')
+        sys.exit(1)
+        """,
+        CheckpointConfig={"S3Uri": "s3://tests/ck"},
+    )
+
+    assert described["FailureReason"] == "AlgorithmError: , exit code: 1"
+    assert laboratory.keys() == []
+    assert sorted(laboratory.lines("escape")) == [
+        "byoa: not synced: checkpoints: replaced by a link",
+        "byoa: not synced: intermediate: replaced by a link",
+        "byoa: not uploaded: model of algo-1: replaced by a link",
+        "byoa: not uploaded: output/data of algo-1: replaced by a link",
+    ]
+
+
+def test_names_that_no_object_can_have_are_left_out_of_an_uncompressed_model_and_said(
+    laboratory: Any, job: Any
+) -> None:
+    """TRAIN-134."""
+    job(
+        "odd",
+        """
+        os.makedirs(ml / 'model' / ('d' * 250) / ('e' * 250) / ('f' * 250) / ('g' * 250))
+        (ml / 'model' / ('d' * 250) / ('e' * 250) / ('f' * 250) / ('g' * 250) / 'h').touch()
+        open(os.fsencode(ml / 'model') + b'/\\xff', 'w').close()
+        (ml / 'model' / 'fine').touch()
+        (ml / 'output' / 'data' / 'x').touch()
+        open(os.fsencode(ml / 'output' / 'intermediate') + b'/\\xff', 'w').close()
+        """,
+        OutputDataConfig={"S3OutputPath": "s3://tests/output", "CompressionType": "NONE"},
+    )
+
+    assert laboratory.keys("output/odd/") == [
+        "output/odd/output/model/fine", "output/odd/output/output.tar.gz",
+    ]
+    notes = laboratory.lines("odd")
+    assert len(notes) == 3
+    assert notes[0] == (
+        "byoa: not synced: intermediate/\\udcff: no UTF-8, as an object's key has to be"
+    )
+    assert notes[1].endswith("longer than the 1,024 bytes of an object's key")
+    assert notes[2].startswith("byoa: not uploaded: \\udcff: no UTF-8")
+
+
+def test_intermediate_output_is_in_s3_while_the_job_runs_and_stays_there(
+    laboratory: Any, training_request: Any
+) -> None:
+    """TRAIN-33, TK-13: what the directory's existence promises."""
+    specification = laboratory.program(
+        """
+        assert (ml / 'output' / 'intermediate').is_dir()
+        (ml / 'output' / 'intermediate' / 'd').mkdir()
+        (ml / 'output' / 'intermediate' / 'd' / 'first').write_text('1')
+        while not (ml / 'input' / 'go').exists(): time.sleep(0.02)
+        (ml / 'output' / 'intermediate' / 'd' / 'first').unlink()
+        (ml / 'output' / 'intermediate' / 'last').write_text('2')
+        sys.exit(1)
+        """
+    )
+    laboratory.call(
+        "CreateTrainingJob", **training_request("between", AlgorithmSpecification=specification)
+    )
+    end = time.monotonic() + 30
+    while "output/between/output/intermediate/d/first" not in laboratory.keys("output/between"):
+        assert time.monotonic() < end, laboratory.describe("between")
+        time.sleep(0.05)
+    (laboratory.ml("between") / "input" / "go").touch()
+    laboratory.wait("between")
+
+    assert laboratory.keys("output/between/") == [
+        "output/between/output/intermediate/d/first", "output/between/output/intermediate/last",
+    ]
+
+
+def test_what_debugger_and_profiler_write_is_synced_as_the_request_says(
+    laboratory: Any, job: Any
+) -> None:
+    """TRAIN-71, TRAIN-72, TRAIN-73."""
+    source = (
+        "for n in ('tensors', 'elsewhere', 'profiler'):\n"
+        "    (ml / 'output' / n).mkdir(exist_ok=True); (ml / 'output' / n / 'x').touch()"
+    )
+    job("debugged", source, DebugHookConfig={"S3OutputPath": "s3://tests/d/"},
+        ProfilerConfig={"S3OutputPath": "s3://tests/p"})
+    job("chosen", source,
+        DebugHookConfig={"S3OutputPath": "s3://tests/d", "LocalPath": "/opt/ml/output/elsewhere"},
+        ProfilerConfig={"S3OutputPath": "s3://tests/p", "DisableProfiler": True})
+
+    assert laboratory.keys("d/") == [
+        "d/chosen/debug-output/x", "d/debugged/debug-output/x",
+    ]
+    assert laboratory.keys("p/") == ["p/debugged/profiler-output/x"]
+
+
+@pytest.fixture
+def ended_while_the_upload_cannot_work(
+    laboratory: Any, training_request: Any
+) -> Callable[..., dict[str, Any]]:
+    """Runs a job that leaves 5 MB, in the way of whose upload something is put; Describe."""
+
+    def run(name: str, obstacle: AbstractContextManager[Any], **members: Any) -> dict[str, Any]:
+        specification = laboratory.program(
+            """
+            (ml / 'model' / 'a').write_text('first')
+            (ml / 'model' / 'weights').write_bytes(os.urandom(5_000_000))
+            print('ready', flush=True)
+            while not (ml / 'input' / 'go').exists(): time.sleep(0.02)
+            """
+        )
+        laboratory.call("CreateTrainingJob", **training_request(
+            name, AlgorithmSpecification=specification, **members
+        ))
+        laboratory.until_printed(name, "ready")
+        with obstacle:
+            (laboratory.ml(name) / "input" / "go").touch()
+            return laboratory.wait(name)
+
+    return run
+
+
+def _kept(laboratory: Any, described: dict[str, Any], name: str) -> None:
+    """The job has failed, nothing of it is in S3, its files are where it says, until pruned."""
+    job = laboratory.ml(name).parents[1]
+    assert described["TrainingJobStatus"] == "Failed"
+    assert described["FailureReason"].endswith(
+        f"; what the job wrote is kept in {job} until `byoa prune`"
+    )
+    laboratory.close()
+    laboratory.open(start=False)
+    assert not [key for key in laboratory.keys() if name in key]
+    assert (laboratory.ml(name) / "model" / "weights").stat().st_size == 5_000_000
+    assert not list(job.glob("*.tar.gz"))
+    pruned = main(["prune", "--home", str(laboratory.home), "--older-than", "0"])
+    assert pruned == 0 and not job.exists()
+
+
+@contextlib.contextmanager
+def _without_bucket(laboratory: Any) -> Iterator[None]:
+    for key in laboratory.keys():
+        laboratory.buckets.delete("tests", key)
+    assert laboratory.buckets.remove("tests")
+    yield
+
+
+@contextlib.contextmanager
+def _small_files() -> Iterator[None]:
+    """Files of this process may have 3 MiB, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_bucket_that_is_gone_when_the_job_ends_fails_it_and_its_files_are_kept(
+    laboratory: Any, ended_while_the_upload_cannot_work: Any
+) -> None:
+    """TRAIN-142, TRAIN-143."""
+    described = ended_while_the_upload_cannot_work("homeless", _without_bucket(laboratory))
+
+    assert described["FailureReason"].startswith("ClientError: Artifact upload failed:")
+    assert "there is no bucket 'tests'" in described["FailureReason"]
+    _kept(laboratory, described, "homeless")
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "NONE"])
+def test_a_file_that_cannot_be_written_leaves_nothing_in_s3_and_the_job_s_files_on_disk(
+    laboratory: Any, ended_while_the_upload_cannot_work: Any, compression: str
+) -> None:
+    """TRAIN-142: uncompressed, the first of two files is in S3 when the second does not fit."""
+    described = ended_while_the_upload_cannot_work(
+        "large", _small_files(),
+        OutputDataConfig={"S3OutputPath": "s3://tests/output", "CompressionType": compression},
+    )
+
+    assert described["FailureReason"].startswith(
+        "ClientError: Artifact upload failed:File too large: "
+    )
+    _kept(laboratory, described, "large")
+
+
+def test_a_full_disk_fails_the_upload_and_the_job_s_files_are_kept(
+    tmp_path: Path, new_laboratory: Any, training_request: Any
+) -> None:
+    """TRAIN-142, TRAIN-181."""
+    home = tmp_path / "home-0"
+    home.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(home)], capture_output=True,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system of a known size: {mounted.stderr.decode().strip()}")
+    try:
+        laboratory = new_laboratory()
+        specification = laboratory.program(
+            "(ml / 'model' / 'weights').write_bytes(os.urandom(5_000_000))"
+        )
+        laboratory.call("CreateTrainingJob", **training_request(
+            "full", AlgorithmSpecification=specification
+        ))
+        described = laboratory.wait("full")
+
+        assert described["FailureReason"].startswith(
+            "ClientError: Artifact upload failed:No space left on device: "
+        )
+        _kept(laboratory, described, "full")
+        laboratory.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(home)], check=True)
+
+
+@pytest.mark.process_only("the store's limit, not the runner's")
+def test_an_object_beyond_5_tib_is_no_object(
+    laboratory: Any, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byoa.local.control.training_output.OBJECT_LIMIT_BYTES", 1000)
+    described = job("huge", "(ml / 'model' / 'w').write_bytes(os.urandom(5000))")
+
+    assert re.search(
+        r"failed:output/huge/output/model.tar.gz has 5,\d+ bytes, and an object of S3 at most"
+        r" 1,000; what", described["FailureReason"],
+    )
+    assert laboratory.keys("output/") == []
 
 
 @pytest.mark.process_only("no container starts")
@@ -74,6 +349,7 @@ def test_a_missing_output_bucket_fails_before_the_program_runs(laboratory: Any, 
     assert described["FailureReason"].startswith("ClientError: Artifact upload failed:")
     assert "absent" in described["FailureReason"]
     assert laboratory.lines("homeless") == []
+
 
 def test_a_failure_file_is_the_reason(laboratory: Any, job: Any) -> None:
     """TRAIN-141, TRAIN-142, CHK-34."""
@@ -89,7 +365,7 @@ def test_a_failure_file_is_the_reason(laboratory: Any, job: Any) -> None:
 
 
 def test_without_a_failure_file_the_exit_code_is_the_reason(laboratory: Any, job: Any) -> None:
-    """TRAIN-142, CHK-34."""
+    """TRAIN-142, TRAIN-143, CHK-34."""
     described = job("silent", "sys.exit(1)")
 
     assert described["FailureReason"] == "AlgorithmError: , exit code: 1"
@@ -134,6 +410,7 @@ def test_a_failed_job_keeps_its_files_without_the_input_data_and_others_nothing(
     assert "a.csv" not in kept and "gone" not in kept
     assert laboratory.onlooker.left() == []
 
+
 def test_stdout_and_stderr_are_one_stream_with_the_contracts_name(
     laboratory: Any, job: Any
 ) -> None:
@@ -176,6 +453,7 @@ def test_every_line_is_in_the_log_before_the_job_is_completed(laboratory: Any, j
 
     assert laboratory.lines("many") == [f"line {i}" for i in range(20000)]
 
+
 def test_metrics_are_scraped_from_the_log_and_put_into_cloudwatch(
     laboratory: Any, job: Any
 ) -> None:
@@ -204,14 +482,21 @@ def test_metrics_are_scraped_from_the_log_and_put_into_cloudwatch(
     assert ("train:acc", "Host", "metrics/algo-1", 0.2) in found
 
 
-def test_a_metric_that_never_matches_is_noted_with_the_nearest_line(
-    laboratory: Any, job: Any, caplog: pytest.LogCaptureFixture
+def test_a_metric_that_never_matches_is_noted_in_the_job_s_log_with_the_nearest_line(
+    laboratory: Any, job: Any
 ) -> None:
-    job(
+    """TRAIN-190, TRAP-27."""
+    described = job(
         "nearest", "print('starting'); print('validation accuracy: 0.91')",
         specification={"MetricDefinitions": [
-            {"Name": "accuracy", "Regex": "accuracy=([0-9.]+)"}
+            {"Name": "accuracy", "Regex": "accuracy=([0-9.]+)"},
+            {"Name": "quoted", "Regex": "line: 'validation accuracy: ([0-9.]+)"},
         ]},
     )
 
-    assert "0 matches in 2 lines; nearest line: 'validation accuracy: 0.91'" in caplog.text
+    lines = laboratory.lines("nearest")
+    assert lines[:2] == ["starting", "validation accuracy: 0.91"]
+    assert lines[2].startswith("byoa: metric 'accuracy' (accuracy=([0-9.]+)): 0 matches in 2 lines")
+    assert "nearest line: 'validation accuracy: 0.91'" in lines[2]
+    assert len(lines) == 4
+    assert "FinalMetricDataList" not in described  # what byoa says is searched for no metric
