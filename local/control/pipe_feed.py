@@ -37,7 +37,7 @@ from byoa.local.control.record_wrapping import (
 from byoa.local.storage.buckets import Buckets
 
 # Between two looks whether there is a reader: soon after an epoch, seldom later.
-LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.0005, 0.02
+LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.0005, 0.05
 JOIN_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
