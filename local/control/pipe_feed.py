@@ -179,7 +179,8 @@ class PipeFeed:
             if isinstance(part, Source):
                 self._deliver(part, end)
             elif self._wraps:
-                end.write(header(len(part)) + part + padding(len(part)))
+                where = f"a value of epoch {self._epoch} (channel {self.name!r})"
+                end.write(_header(len(part), where) + part + padding(len(part)))
             else:
                 end.write(part)
         end.flush()
@@ -195,13 +196,8 @@ class PipeFeed:
                 length = info.size
                 if self._gunzips and self._wraps:
                     length = self._decompressed_length(file)
-                if self._wraps and length >= RECORD_LIMIT_BYTES:
-                    raise DownloadError(
-                        f"{where} has {length} bytes, and a RecordIO record fewer than"
-                        f" {RECORD_LIMIT_BYTES}; use RecordWrapperType None, or smaller objects"
-                    )
                 if self._wraps:
-                    end.write(header(length))
+                    end.write(_header(length, where))
                 if self._gunzips:
                     for block in gunzip(file):
                         end.write(block)
@@ -229,7 +225,7 @@ class PipeFeed:
     # --- within ---
 
     def _fifo(self, epoch: int) -> str:
-        return fifo_name(self.name, epoch)
+        return self._fifos.name(self.name, epoch)
 
     def _note(self, *, reading: bool, epoch: int | None = None) -> None:
         self._record.parent.mkdir(parents=True, exist_ok=True)
@@ -239,5 +235,10 @@ class PipeFeed:
         os.replace(part, self._record)
 
 
-def fifo_name(channel: str, epoch: int) -> str:
-    return f"{channel}_{epoch}"
+def _header(length: int, where: str) -> bytes:
+    if length >= RECORD_LIMIT_BYTES:
+        raise DownloadError(
+            f"{where} has {length} bytes, and a RecordIO record fewer than {RECORD_LIMIT_BYTES};"
+            " use RecordWrapperType None, or smaller objects"
+        )
+    return header(length)

@@ -27,7 +27,11 @@ class Fifos:
 
     def __init__(self, layout: Layout) -> None:
         self._directory = _open_below(layout.root, layout.data)
-        self._place = layout.data
+        self._layout = layout
+
+    def name(self, channel: str, epoch: int) -> str:
+        """Of an epoch's FIFO (TRAIN-94)."""
+        return self._layout.fifo(channel, epoch).name
 
     def make(self, name: str) -> None:
         """Make a FIFO; one that is there already is taken. Raises NoFifo or OSError."""
@@ -75,7 +79,7 @@ class Fifos:
             raise NoFifo(name)
 
     def _at(self, name: str) -> str | Path:
-        return name if _AT else self._place / name
+        return name if _AT else self._layout.data / name
 
 
 def _open_below(root: Path, directory: Path) -> int:

@@ -7,14 +7,15 @@ act on with one machine and one job (roles, VPCs, encryption at rest, volume siz
 from __future__ import annotations
 
 import copy
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from byoa.container.contract import (
     DEFAULT_CHECKPOINT_PATH,
     ROOT,
+    Layout,
     MetricDefinition,
     TensorBoardOutputConfig,
 )
@@ -242,13 +243,17 @@ def _wrong_neighbours(
     request: Mapping[str, Any], channels: list[dict[str, Any]]
 ) -> Iterator[str]:
     """Directories of channels that have the name of another channel's files (TRAIN-30)."""
+    layout = Layout(Path(ROOT))
     modes = {channel["ChannelName"]: input_mode(request, channel) for channel in channels}
-    for name, mode in modes.items():
-        for other, its in modes.items():
-            rest = other.removeprefix(name) if other.startswith(name) else ""
-            if mode == "Pipe" and its != "Pipe" and re.fullmatch("_[0-9]+", rest):
-                yield f"ChannelName {other!r} is the name of a FIFO of the Pipe channel {name!r}."
-            if its != "Pipe" and rest == "-manifest":
+    for other in (name for name, mode in modes.items() if mode != "Pipe"):
+        number = other.rpartition("_")[2]
+        for name, mode in modes.items():
+            if mode == "Pipe" and number.isdecimal():
+                if other == layout.fifo(name, int(number)).name:
+                    yield (
+                        f"ChannelName {other!r} is the name of a FIFO of the Pipe channel {name!r}."
+                    )
+            if other == layout.manifest(name).name:
                 yield f"ChannelName {other!r} is the name of a file of channel {name!r}."
 
 
