@@ -9,7 +9,9 @@ from pathlib import Path
 
 from byoa.container.contract import Layout
 from byoa.container.errors import ByoaError
+from byoa.local.control.channel_sources import DownloadError
 from byoa.local.control.log_follower import Event
+from byoa.local.control.pipe_feed import Interrupted
 from byoa.local.control.training_container import container_name, hosts_of, network_of
 from byoa.local.control.training_host import TrainingHost
 from byoa.local.control.training_record import (
@@ -97,6 +99,12 @@ class TrainingCluster:
         """The host that failed first; those that were stopped for it came later (TRAIN-145)."""
         failed = [host for host in self.hosts if host.failed]
         return min(failed, key=lambda host: host.ended, default=None)
+
+    @property
+    def data_failure(self) -> DownloadError | Interrupted | None:
+        """Why a host does not get the rest of its data: what it has made of it is worth nothing."""
+        found = (host.data_failure for host in self.hosts)
+        return next((each for each in found if each is not None), None)
 
     def terminate(self) -> None:
         for host in self._running():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from byoa.container.contract import Layout
 from byoa.container.supervisor import Exit
-from byoa.local.control.channels_download import Share, download
+from byoa.local.control.channel_pipes import ChannelPipes
+from byoa.local.control.channel_sources import DownloadError, Share
+from byoa.local.control.channels_download import download, read_only_channels
 from byoa.local.control.directory_sync import DirectorySync
 from byoa.local.control.log_follower import Event, LogFollower, cloudwatch, mirror_path
+from byoa.local.control.pipe_feed import Interrupted
 from byoa.local.control.training_container import container_spec, hosts_of, write_config
 from byoa.local.control.training_output import synced_places
 from byoa.local.control.training_record import HostEntry
@@ -44,18 +48,24 @@ class TrainingHost:
         self._on_lines = on_lines
         self._follower: LogFollower | None = None
         self._syncs: list[DirectorySync] = []
+        hosts = hosts_of(self._request)
+        self._share = Share(hosts.index(name), len(hosts))
+        self._pipes = ChannelPipes(services.buckets, self._request, layout, self._share)
 
     # --- starting ---
 
     def prepare(self, row: Row, check_stop: Callable[[], None]) -> None:
         """Everything that the container finds when it starts; `check_stop` may raise between
         objects. Raises DownloadError."""
-        hosts = hosts_of(self._request)
+        services = self._services
         image = self._request["AlgorithmSpecification"]["TrainingImage"]
         self.layout.create()
-        write_config(self.layout, row, self.name, self._services.runner.interface(image))
-        share = Share(hosts.index(self.name), len(hosts))
-        download(self._services.buckets, self._request, self.layout, check_stop, share)
+        write_config(self.layout, row, self.name, services.runner.interface(image))
+        download(
+            services.buckets, self._request, self.layout, check_stop, self._share,
+            shown=services.runner.shows_read_only(image),
+        )
+        self._pipes.prepare()
         self._make_syncs()
         if "CheckpointConfig" in self._request:
             self._syncs[0].restore(check_stop)
@@ -67,10 +77,12 @@ class TrainingHost:
 
     def start(self, row: Row, entry: HostEntry, access: Mapping[str, str]) -> None:
         spec = container_spec(row, self.name, self.layout, self._log(entry), access)
-        self.container = self._services.runner.start(spec)
+        shown = read_only_channels(self._request, self.layout)
+        self.container = self._services.runner.start(replace(spec, read_only=shown))
 
     def follow(self, entry: HostEntry) -> None:
-        """Hand on the container's lines, and sync its directories, from now on."""
+        """Hand on the container's lines, feed its pipes and sync its directories, from now on."""
+        self._pipes.start()
         services, stream = self._services, entry.stream
 
         def lines(events: Sequence[Event]) -> None:
@@ -95,12 +107,18 @@ class TrainingHost:
         if self.exit is None and self.container is not None:
             self.exit = self.container.wait(timeout)
             if self.exit is not None:
+                self._pipes.end()
                 self.ended = self.exit.moment or time.time()
         return self.exit is not None
 
     @property
     def failed(self) -> bool:
         return self.exit is not None and self.exit.code != 0
+
+    @property
+    def data_failure(self) -> DownloadError | Interrupted | None:
+        """Why the container does not get the rest of its data."""
+        return self._pipes.failure
 
     def finish_log(self) -> None:
         """Only now is the last line in the log service; to be called when the container ended."""
@@ -126,6 +144,7 @@ class TrainingHost:
 
     def let_go(self) -> None:
         """End the threads; the container and the files stay as they are."""
+        self._pipes.close()
         for sync in self._syncs:
             sync.abandon()
         self.finish_log()

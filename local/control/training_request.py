@@ -10,11 +10,13 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from byoa.container.contract import (
     DEFAULT_CHECKPOINT_PATH,
     ROOT,
+    Layout,
     MetricDefinition,
     TensorBoardOutputConfig,
 )
@@ -79,6 +81,8 @@ def check(request: Mapping[str, Any], runner: Runner) -> None:
     hosts = request["ResourceConfig"]["InstanceCount"]
     try:
         runner.check(algorithm["TrainingImage"], isolated=isolated, hosts=hosts)
+        if "Pipe" in {input_mode(request, each) for each in request.get("InputDataConfig") or []}:
+            runner.check_pipes(algorithm["TrainingImage"])
     except UnsupportedError as error:
         raise ValidationException(str(error)) from None
 
@@ -121,7 +125,8 @@ def metric_definitions(request: Mapping[str, Any]) -> list[MetricDefinition]:
 
 def input_mode(request: Mapping[str, Any], channel: Mapping[str, Any]) -> str:
     """The channel's own mode, else the job's (TRAIN-97)."""
-    return str(channel.get("InputMode") or request["AlgorithmSpecification"]["TrainingInputMode"])
+    algorithm = request.get("AlgorithmSpecification") or {}  # serverless jobs have none
+    return str(channel.get("InputMode") or algorithm.get("TrainingInputMode"))
 
 
 def _check_constraints(request: Mapping[str, Any]) -> None:
@@ -186,7 +191,7 @@ def _check_wrong(request: Mapping[str, Any]) -> None:
     """What no platform would run."""
     raise_all([
         *_wrong_algorithm(request.get("AlgorithmSpecification") or {}),
-        *_wrong_channels(request.get("InputDataConfig") or []),
+        *_wrong_channels(request),
         *_wrong_times(request),
         *_wrong_places(request),
     ])
@@ -204,8 +209,10 @@ def _wrong_algorithm(algorithm: Mapping[str, Any]) -> Iterator[str]:
     yield from _repeated("Metric", algorithm.get("MetricDefinitions") or [], "Name")
 
 
-def _wrong_channels(channels: list[dict[str, Any]]) -> Iterator[str]:
+def _wrong_channels(request: Mapping[str, Any]) -> Iterator[str]:
+    channels = request.get("InputDataConfig") or []
     yield from _repeated("Channel", channels, "ChannelName")
+    yield from _wrong_neighbours(request, channels)
     for channel in channels:
         name, source = channel["ChannelName"], channel["DataSource"]
         if name in (".", ".."):
@@ -216,8 +223,42 @@ def _wrong_channels(channels: list[dict[str, Any]]) -> Iterator[str]:
         s3 = source.get("S3DataSource")
         if s3:
             yield from _wrong_uri(f"Channel {name!r}", s3["S3Uri"])
-            if s3.get("AttributeNames") and s3["S3DataType"] != "AugmentedManifestFile":
-                yield f"Channel {name!r}: AttributeNames needs S3DataType AugmentedManifestFile."
+            yield from _wrong_type(f"Channel {name!r}", s3, input_mode(request, channel))
+
+
+def _wrong_type(where: str, source: Mapping[str, Any], mode: str) -> Iterator[str]:
+    """What an input mode cannot read (TRAIN-93, TRAIN-114)."""
+    kind, names = source["S3DataType"], source.get("AttributeNames")
+    if kind == "AugmentedManifestFile":
+        if mode != "Pipe":  # CONTRA-26
+            yield f"{where}: S3DataType {kind} can only be used with input mode Pipe, not {mode}."
+        if not names:
+            yield f"{where}: S3DataType {kind} needs AttributeNames."
+    elif names:
+        yield f"{where}: AttributeNames needs S3DataType AugmentedManifestFile."
+    if kind == "ManifestFile" and mode == "FastFile":
+        yield (
+            f"{where}: input mode FastFile reads S3DataType S3Prefix alone; use File or Pipe for a"
+            " ManifestFile."
+        )
+
+
+def _wrong_neighbours(
+    request: Mapping[str, Any], channels: list[dict[str, Any]]
+) -> Iterator[str]:
+    """Directories of channels that have the name of another channel's files (TRAIN-30)."""
+    layout = Layout(Path(ROOT))
+    modes = {channel["ChannelName"]: input_mode(request, channel) for channel in channels}
+    for other in (name for name, mode in modes.items() if mode != "Pipe"):
+        number = other.rpartition("_")[2]
+        for name, mode in modes.items():
+            if mode == "Pipe" and number.isdecimal():
+                if other == layout.fifo(name, int(number)).name:
+                    yield (
+                        f"ChannelName {other!r} is the name of a FIFO of the Pipe channel {name!r}."
+                    )
+            if other == layout.manifest(name).name:
+                yield f"ChannelName {other!r} is the name of a file of channel {name!r}."
 
 
 def _wrong_times(request: Mapping[str, Any]) -> Iterator[str]:
@@ -289,23 +330,16 @@ def _refused(request: Mapping[str, Any]) -> Iterator[str]:
     if (request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"):
         yield "RemoteDebugConfig.EnableRemoteDebug is not supported here; the job is a process of" \
             " this machine, which any debugger attaches to: use false."
-    channels = request.get("InputDataConfig") or []
-    if not channels and algorithm["TrainingInputMode"] == "Pipe":
-        yield "AlgorithmSpecification.TrainingInputMode Pipe is not supported here yet; use" \
-            " FastFile or File."
-    for channel in channels:
-        yield from _refused_channel(request, channel)
+    for channel in request.get("InputDataConfig") or []:
+        yield from _refused_channel(channel)
 
 
-def _refused_channel(request: Mapping[str, Any], channel: Mapping[str, Any]) -> Iterator[str]:
+def _refused_channel(channel: Mapping[str, Any]) -> Iterator[str]:
     where = f"Channel {channel['ChannelName']!r}: "
-    if input_mode(request, channel) == "Pipe":
-        yield f"{where}input mode Pipe is not supported here yet; use FastFile or File."
     yield from refused(channel["DataSource"], _SOURCE_REFUSALS, where)
     source = channel["DataSource"].get("S3DataSource")
     if not source:
         return
     yield from refused(source, _S3_REFUSALS, f"{where}S3DataSource.")
-    if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
-        yield f"{where}S3DataType {source['S3DataType']} is not supported here yet; use S3Prefix" \
-            " or ManifestFile."
+    if source["S3DataType"] == "Converse":
+        yield f"{where}S3DataType Converse is not supported here; use S3Prefix."

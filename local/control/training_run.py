@@ -18,7 +18,8 @@ from pathlib import Path
 from byoa.container.contract import FAILURE_LIMIT_CHARACTERS, failure_reason, read_failure
 from byoa.container.errors import ByoaError
 from byoa.local.control import training_record as record
-from byoa.local.control.channels_download import DownloadError
+from byoa.local.control.channel_sources import DownloadError
+from byoa.local.control.channels_download import remove_input
 from byoa.local.control.log_follower import Event
 from byoa.local.control.metric_scraper import MetricScraper
 from byoa.local.control.metric_series import (
@@ -29,6 +30,7 @@ from byoa.local.control.metric_series import (
     publish,
     series_path,
 )
+from byoa.local.control.pipe_feed import Interrupted
 from byoa.local.control.training_cluster import TrainingCluster
 from byoa.local.control.training_output import UploadError, check_bucket, upload
 from byoa.local.control.training_request import metric_definitions
@@ -135,7 +137,7 @@ class TrainingRun:
         except _Stopped:
             self._end("Stopped", self._cause.secondary, self._cause.message)
         except DownloadError as error:
-            self._fail(f"ClientError: Data download failed:{error}")
+            self._fail(_data_reason(error))
         except UploadError as error:
             self._fail(f"{UPLOAD_FAILED}{error}")
         except ByoaError as error:
@@ -185,7 +187,7 @@ class TrainingRun:
 
     def _supervise(self) -> None:
         """Wait for the end: by itself, by a stop, by the runtime's limit (TRAIN-150), or by a host
-        that fails, which ends the others too (TRAIN-140)."""
+        that fails, which ends the others too (TRAIN-140), or whose data does."""
         row = self._row()
         if row.status == "Stopping":  # since an earlier server
             self.stop()
@@ -203,6 +205,9 @@ class TrainingRun:
             elif (failed := self._cluster.failure) is not None:
                 log.info("training job %s: %s has failed: the other hosts are stopped",
                          self._name, failed.name)
+                self._end_hosts(PEERS_SECONDS)
+            elif (broken := self._cluster.data_failure) is not None:
+                log.info("training job %s: %s: its hosts are stopped", self._name, broken)
                 self._end_hosts(PEERS_SECONDS)
 
     def _end_hosts(self, grace: float = math.inf) -> None:
@@ -222,9 +227,9 @@ class TrainingRun:
         """Uploading, and the terminal status; only now is the last line in the log service."""
         self._cluster.finish_logs()
         self._tell(self._scraper.notes())
-        failed = self._cluster.failure if self._row().status != "Stopping" else None
+        reason = self._failure_reason() if self._row().status != "Stopping" else None
         self._enter("Uploading", "Uploading generated training model", last=True)
-        if failed is None or failed.exit is None:
+        if reason is None:
             self._upload(failed=False)
             self._end("Completed", "Completed", "Training job completed")
             return
@@ -232,8 +237,17 @@ class TrainingRun:
             self._upload(failed=True)
         except UploadError as error:  # the reason is the algorithm's failure, not this
             self._tell([f"artifacts are not uploaded: {error}"])
+        self._fail(reason)
+
+    def _failure_reason(self) -> str | None:
+        """Of the ended containers: a host that failed for want of data has not failed itself."""
+        broken, failed = self._cluster.data_failure, self._cluster.failure
+        if broken is not None:
+            return _data_reason(broken)
+        if failed is None or failed.exit is None:
+            return None
         failure, ended = read_failure(failed.layout), failed.exit
-        self._fail(failure_reason(ended.code, failure, out_of_memory=ended.out_of_memory))
+        return failure_reason(ended.code, failure, out_of_memory=ended.out_of_memory)
 
     def _upload(self, *, failed: bool) -> None:
         try:
@@ -348,9 +362,15 @@ class TrainingRun:
         row = self._services.state.get(record.KIND, self._caller, self._name)
         if row is not None and row.status == "Failed":
             for layout in self._cluster.layouts.values():
-                shutil.rmtree(layout.data, ignore_errors=True)
+                remove_input(layout)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _data_reason(error: DownloadError | Interrupted) -> str:
+    if isinstance(error, Interrupted):
+        return f"{FAULT} {error}"
+    return f"ClientError: Data download failed:{error}"
 
 
 def job_directory(home: Path, caller: Caller, name: str) -> Path:

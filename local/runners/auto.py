@@ -56,6 +56,12 @@ class AutoRunner(Runner):
             return
         docker.check(image, isolated=isolated, hosts=hosts, serves=serves)
 
+    def check_pipes(self, image: str) -> None:
+        self.choose(image).check_pipes(image)
+
+    def shows_read_only(self, image: str) -> bool:
+        return self.choose(image).shows_read_only(image)
+
     def inside(self, image: str, url: str) -> str:
         return self.choose(image).inside(image, url)
 

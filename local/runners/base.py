@@ -40,6 +40,8 @@ class ContainerSpec:
     command: tuple[str, ...]  # replaces the image's CMD: ("train",) or ("serve",)
     ml: Path  # the directory of this machine that the container sees as /opt/ml
     log: Path  # receives stdout and stderr merged, line by line
+    # Directories of this machine that it sees, and cannot change, at places below `ml`.
+    read_only: Mapping[Path, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] | None = None  # replaces the image's ENTRYPOINT (TRAIN-02)
     port: int | None = None  # port that the container listens on, to be published
@@ -117,6 +119,14 @@ class Runner(ABC):
     ) -> None:
         """Raise UnsupportedError for an image that it cannot run, or not in this way: without a
         network, on so many hosts, behind a published port; the error names the nearest it can."""
+
+    def check_pipes(self, image: str) -> None:  # noqa: B027 - most have one kernel with this server
+        """Raise UnsupportedError where a container of `image` cannot read a FIFO that this server
+        writes to."""
+
+    def shows_read_only(self, image: str) -> bool:
+        """Whether a container of `image` gets what its `read_only` names."""
+        return True
 
     def inside(self, image: str, url: str) -> str:
         """The address at which a container of `image` reaches `url`, a server of this machine."""

@@ -121,6 +121,10 @@ class DockerRunner(Runner):
                 expected="EnableNetworkIsolation false for a container that serves",
             )
 
+    def check_pipes(self, image: str) -> None:
+        self.connect()
+        self._machine.check_pipes()
+
     def inside(self, image: str, url: str) -> str:
         self.connect()
         parts = urlsplit(url)

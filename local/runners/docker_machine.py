@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from byoa.container.errors import UnsupportedError
 from byoa.local.runners.base import Limits
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -64,6 +66,17 @@ class Machine:
             return True
         emulator = _EMULATORS.get(architecture, f"qemu-{architecture}")
         return _BINFMT.joinpath(emulator).exists()
+
+    def check_pipes(self) -> None:
+        """Raise UnsupportedError where containers cannot read a FIFO that this process writes."""
+        if self.virtual or sys.platform != "linux":
+            raise UnsupportedError(
+                "PIPES_UNSUPPORTED",
+                "the engine's containers run in a virtual machine, and both ends of a FIFO are in"
+                " one kernel",
+                expected="input mode FastFile or File",
+                remedy="use FastFile, or an engine that runs on this machine itself",
+            )
 
     def fit(self, asked: Limits) -> tuple[Limits, str]:
         """The limits that a container gets, and in words what the machine lacks ("" nothing)."""

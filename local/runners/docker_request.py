@@ -84,9 +84,11 @@ def _bounds(limits: Limits) -> dict[str, Any]:
 
 
 def _mount(machine: Machine, spec: ContainerSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "mounts": [docker.types.Mount(str(ROOT), str(spec.ml), type="bind")]
-    }
+    mounts = [docker.types.Mount(str(ROOT), str(spec.ml), type="bind")]
+    for place, shown in spec.read_only.items():
+        inside = ROOT / place.relative_to(spec.ml).as_posix()
+        mounts.append(docker.types.Mount(str(inside), str(shown), type="bind", read_only=True))
+    found: dict[str, Any] = {"mounts": mounts}
     if machine.selinux:
         found["security_opt"] = ["label=disable"]
     if machine.remapped:  # its root may not write here else

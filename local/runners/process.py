@@ -104,6 +104,9 @@ class ProcessRunner(Runner):
                 remedy="submit without network isolation, or allow unprivileged user namespaces",
             )
 
+    def shows_read_only(self, image: str) -> bool:
+        return self.no_sandbox is None
+
     def describe(self) -> str:
         return "processes of this machine"
 
@@ -124,6 +127,13 @@ class ProcessRunner(Runner):
         scratch = Path(tempfile.mkdtemp(prefix="byoa-"))  # short: socket paths end at 107 bytes
         port = None if spec.port is None else _free_port()
         boxed = self.no_sandbox is None
+        if spec.read_only and not boxed:  # of an earlier server, which had namespaces
+            raise ByoaError(
+                "READ_ONLY_UNAVAILABLE",
+                "the container's FastFile channels need Linux namespaces, in which it cannot change"
+                f" them, and here {self.no_sandbox}",
+                remedy="submit the job again",
+            )
         for name in ("tmp", "home", "mount"):
             scratch.joinpath(name).mkdir()
         shared = names = None
@@ -141,6 +151,10 @@ class ProcessRunner(Runner):
                 "cwd": str(_working_directory(spec, image, scratch, boxed=boxed)),
                 "log": str(spec.log),
                 "ml": str(spec.ml),
+                "read_only": [
+                    [str(shown), str(place.relative_to(spec.ml))]
+                    for place, shown in spec.read_only.items()
+                ],
                 "scratch": str(scratch),
                 "mount": str(scratch / "mount"),
                 "sandbox": boxed,

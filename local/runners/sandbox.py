@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 OPT = Path("/opt")
@@ -23,6 +24,9 @@ PROBE_SECONDS = 20.0
 _NEW_MOUNTS, _NEW_USERS, _NEW_NETWORK = 0x00020000, 0x10000000, 0x40000000
 _NEW_HOST_NAME = 0x04000000
 _BIND, _MOVE, _REC, _PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
+_READ_ONLY, _REMOUNT = 0x1, 0x20
+# As statvfs says it, and as mount takes it: nosuid, nodev, noexec, noatime, nodiratime, relatime.
+_KEPT = ((2, 2), (4, 4), (8, 8), (0x400, 0x400), (0x800, 0x800), (0x1000, 0x200000))
 _MARKER = "byoa-sandbox-probe"
 
 
@@ -34,12 +38,14 @@ def enter(
     network: int | None = None,
     host: str | None = None,
     names: Path | None = None,
+    read_only: Sequence[tuple[Path, str]] = (),
 ) -> None:
     """Show `ml` as /opt/ml to this process and its children, and to nobody else.
 
     /opt keeps its other entries. `scratch` is an empty directory for the mount. With `isolated`
     only a loopback interface is left, that of process `network` where one is given. `host` becomes
-    the machine's name, `names` its /etc/hosts. Raises OSError where the kernel refuses.
+    the machine's name, `names` its /etc/hosts. Each directory of `read_only` appears at its place
+    below /opt/ml. Raises OSError where the kernel refuses.
     """
     if network is not None:
         _join_network(network)
@@ -61,6 +67,8 @@ def enter(
         target.mkdir()
         _mount(ml, target, None, _BIND | _REC)
         _mount(scratch, OPT, None, _MOVE)
+    for shown, place in read_only:
+        _show_read_only(shown, ML / place)
     if alone:
         _raise_loopback()
 
@@ -121,6 +129,14 @@ def _show(entry: Path, target: Path) -> None:
     elif entry.exists():
         target.touch()
         _mount(entry, target, None, _BIND)
+
+
+def _show_read_only(directory: Path, target: Path) -> None:
+    _mount(directory, target, None, _BIND)
+    # What the filesystem itself is mounted with stays: a user who is not root may not take it off.
+    has = os.statvfs(target).f_flag
+    kept = sum(flag for said, flag in _KEPT if has & said)
+    _mount(None, target, None, _BIND | _REMOUNT | _READ_ONLY | kept)
 
 
 def _mount(

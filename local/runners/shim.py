@@ -62,6 +62,7 @@ def _run(directory: Path, spec: dict[str, Any], log: int) -> Exit:
                 Path(spec["ml"]), Path(spec["mount"]), isolated=bool(spec["isolated"]),
                 network=spec.get("network"), host=spec.get("host"),
                 names=Path(spec["names"]) if spec.get("names") else None,
+                read_only=[(Path(shown), place) for shown, place in spec.get("read_only", ())],
             )
         except OSError as error:
             write(f"byoa: the container's private /opt/ml cannot be made: {error.strerror}")

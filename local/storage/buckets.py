@@ -219,6 +219,15 @@ class Buckets:
             os.close(source)
         return info
 
+    def link(self, bucket: str, key: str, target: Path) -> bool:
+        """Give the object's file a second name, which costs nothing and stays when the object is
+        replaced or removed; False where that cannot be, or not everybody could read it. Whoever
+        may write to `target` writes to the object."""
+        path = self.path(bucket, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.unlink_quietly(target)
+        return files.link_readable(path, target)
+
     def keys(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose key starts with `prefix`, in UTF-8 order of the keys."""
         self.require(bucket)

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ __all__ = [
     "copy_whole",
     "feed",
     "identity",
+    "link_readable",
     "md5_of",
     "odd_name",
     "plain_path",
@@ -32,6 +34,7 @@ __all__ = [
 SEGMENT_LIMIT_BYTES = 255  # of every common filesystem
 COPY_BYTES = 1 << 30  # at a time for the kernel
 HASH_BYTES = 1 << 20
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _FICLONE = 0x40049409  # Linux: share the extents of a whole file
 
 # What a filesystem or kernel says that cannot clone, or cannot copy between these two files.
@@ -106,6 +109,21 @@ def unlink_quietly(path: Path | str) -> None:
     """Remove a file that may be gone already."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def link_readable(source: Path, target: Path) -> bool:
+    """A second name of a regular file that everybody may read; False where that cannot be."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # another filesystem, or one without; gone meanwhile
+        return False
+    status = os.lstat(target)
+    if stat.S_ISREG(status.st_mode) and status.st_mode & _READABLE == _READABLE:
+        return True
+    os.unlink(target)
+    return False
 
 
 class Draft:

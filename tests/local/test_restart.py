@@ -85,6 +85,65 @@ def _status(server: Any, job: str) -> dict[str, Any]:
     return jobs["TrainingJobSummaries"][0]
 
 
+PIPING = '''
+import os, pathlib, sys, time
+ml = pathlib.Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+def read(epoch, size=-1):
+    with (ml / f"input/data/train_{epoch}").open("rb", buffering=0) as fifo:
+        print("read", epoch, len(fifo.read(size)), flush=True)
+        while size > 0 and not (ml / "input/go").exists(): time.sleep(0.02)
+        print("rest", epoch, len(fifo.read()), flush=True)
+read(0, int(sys.argv[1]))
+while not (ml / "input/go").exists(): time.sleep(0.02)
+read(1)
+'''
+
+
+@pytest.mark.parametrize("where", ["between two epochs", "within one"])
+def test_a_job_that_reads_pipes_goes_on_unless_it_was_reading(
+    start_server: Any, training_request: Any, channel: Any, runner_kind: str,
+    request: pytest.FixtureRequest, where: str,
+) -> None:
+    """TRAIN-94, pain 3: the pipes of a server that was killed end, and a reader cannot tell."""
+    server = start_server()
+    image = "byoa:latest" if runner_kind == "process" else (
+        request.getfixturevalue("torch_free_image"))
+    within = where == "within one"
+    server.client("s3").create_bucket(Bucket="pipes")
+    server.client("s3").put_object(Bucket="pipes", Key="d/a", Body=bytes(3_000_000))
+    server.client("s3").put_object(Bucket="pipes", Key="code/run.py", Body=PIPING.encode())
+    server.client("sagemaker").create_training_job(**training_request(
+        "pipes",
+        AlgorithmSpecification={
+            "TrainingImage": image, "TrainingInputMode": "Pipe",
+            "ContainerEntrypoint": ["python3", "/opt/ml/input/data/code/run.py"],
+            "ContainerArguments": ["1" if within else "-1"],
+        },
+        InputDataConfig=[
+            channel("train", "s3://pipes/d/"),
+            channel("code", "s3://pipes/code/", InputMode="File"),
+        ],
+        OutputDataConfig={"S3OutputPath": "s3://pipes/out"},
+    ))
+    (log,) = _until(lambda: list(server.home.glob("logs/**/pipes/*")))
+    _until(lambda: ("read 0" if within else "rest 0") in log.read_text())
+    server.kill()
+    (ml,) = server.home.glob("jobs/*/pipes/algo-1/ml")
+    (ml / "input/go").touch()
+    server.start()
+    ended = _until(
+        lambda: (s := _status(server, "pipes"))["TrainingJobStatus"] != "InProgress" and s)
+    described = server.client("sagemaker").describe_training_job(TrainingJobName="pipes")
+
+    if within:
+        assert described["FailureReason"].startswith("InternalServerError: ")
+        assert "ended while epoch 0 of the Pipe channel 'train'" in described["FailureReason"]
+    else:
+        assert ended["TrainingJobStatus"] == "Completed", described
+        assert "rest 1" in log.read_text()
+    assert server.onlooker.running() == []
+
+
 def test_a_job_whose_process_still_lives_goes_on_to_its_end(
     start_server: Any, training_request: Any, slow: Any
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -234,3 +236,101 @@ def job(
         return laboratory.wait(name)
 
     return run
+
+
+# --- Pipe channels --------------------------------------------------------------------------------
+
+# What programs that read them begin with; as TRAIN-95 and TRAIN-96 ask of them.
+READER = """
+data = ml / 'input/data'
+def opened(name, epoch):
+    path = data / f'{name}_{epoch}'
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, f'{path} never comes'
+        time.sleep(0.01)
+    return path.open('rb')
+def read(name, epoch):
+    with opened(name, epoch) as fifo:
+        return fifo.read()
+def show(name, epoch):
+    print(read(name, epoch).decode('latin-1').encode('unicode_escape').decode(), flush=True)
+"""
+
+
+@pytest.fixture
+def reading() -> Callable[[str], str]:
+    """A program that may `read(channel, epoch)`, `show` it, or have the FIFO `opened`."""
+    return lambda source: READER + source
+
+
+@pytest.fixture
+def put(laboratory: Laboratory) -> Callable[[dict[str, bytes]], None]:
+    """Stores objects by key."""
+
+    def put(objects: dict[str, bytes]) -> None:
+        for key, data in objects.items():
+            laboratory.buckets.put_bytes(BUCKET, key, data)
+
+    return put
+
+
+@pytest.fixture
+def submit_reader(
+    laboratory: Laboratory, training_request: Callable[..., dict[str, Any]]
+) -> Callable[..., None]:
+    """Submits a program that reads pipes as a training job."""
+
+    def submit(name: str, source: str, **members: Any) -> None:
+        program = laboratory.program(READER + source) | members.pop("specification", {})
+        laboratory.call("CreateTrainingJob", **training_request(
+            name, AlgorithmSpecification=program, **members,
+        ))
+
+    return submit
+
+
+@pytest.fixture
+def pipe(channel: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A Pipe channel over an S3 prefix; keywords replace members, `source` those of its source."""
+
+    def build(name: str, uri: str, *, source: Any = None, **members: Any) -> dict[str, Any]:
+        made = channel(name, uri, **{"InputMode": "Pipe", **members})
+        made["DataSource"]["S3DataSource"].update(source or {})
+        return made
+
+    return build
+
+
+def _feeds() -> list[str]:
+    """The threads that feed pipes."""
+    return [each.name for each in threading.enumerate() if each.name.startswith("pipe-")]
+
+
+def _descriptors() -> list[str]:
+    """What this process holds open of job directories and of the bucket."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+        except FileNotFoundError:
+            continue
+    return [each for each in found if "/jobs/" in each or f"/s3/{BUCKET}/" in each]
+
+
+@pytest.fixture
+def feeds() -> Callable[[], list[str]]:
+    return _feeds
+
+
+@pytest.fixture
+def until_nothing_feeds() -> Callable[[], None]:
+    """Wait until no thread and no descriptor is left of what fed a job."""
+
+    def wait() -> None:
+        end = time.monotonic() + 10.0
+        while _feeds() or _descriptors():
+            assert time.monotonic() < end, (_feeds(), _descriptors())
+            time.sleep(0.02)
+
+    return wait

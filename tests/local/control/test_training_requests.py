@@ -31,15 +31,7 @@ def with_channel(**members: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("members", "nearest"),
     [
-        (with_channel(InputMode="Pipe"), "input mode Pipe .* use FastFile or File"),
-        (  # TRAIN-97: a job without channels is refused as one with them is
-            {"AlgorithmSpecification": {"TrainingImage": "byoa", "TrainingInputMode": "Pipe"}},
-            "TrainingInputMode Pipe .* use FastFile or File",
-        ),
-        (
-            with_channel(DataSource=s3(S3DataType="AugmentedManifestFile", AttributeNames=["a"])),
-            "AugmentedManifestFile .* use S3Prefix or ManifestFile",
-        ),
+        (with_channel(DataSource=s3(S3DataType="Converse")), "Converse .* use S3Prefix"),
         (
             with_channel(DataSource={"FileSystemDataSource": {
                 "FileSystemId": "fs-1", "FileSystemAccessMode": "ro", "FileSystemType": "EFS",
@@ -107,6 +99,33 @@ def test_what_does_not_run_here_is_refused_naming_the_nearest_that_does(
         (with_channel(DataSource={}), "must have exactly one member"),
         (with_channel(DataSource=s3(S3Uri="https://x/y")), "expected s3://bucket/key"),
         (with_channel(DataSource=s3(AttributeNames=["a"])), "AttributeNames needs"),
+        (  # TRAIN-114, CONTRA-26
+            with_channel(DataSource=s3(S3DataType="AugmentedManifestFile", AttributeNames=["a"])),
+            "Channel 'train': S3DataType AugmentedManifestFile can only be used with input mode"
+            " Pipe, not File.",
+        ),
+        (
+            with_channel(DataSource=s3(S3DataType="AugmentedManifestFile"), InputMode="Pipe"),
+            "Channel 'train': S3DataType AugmentedManifestFile needs AttributeNames.",
+        ),
+        (  # TRAIN-93
+            with_channel(DataSource=s3(S3DataType="ManifestFile"), InputMode="FastFile"),
+            "input mode FastFile reads S3DataType S3Prefix alone; use File or Pipe",
+        ),
+        (  # TRAIN-30: both are entries of /opt/ml/input/data
+            {"InputDataConfig": [
+                {"ChannelName": "a", "DataSource": s3(), "InputMode": "Pipe"},
+                {"ChannelName": "a_0", "DataSource": s3()},
+            ]},
+            "ChannelName 'a_0' is the name of a FIFO of the Pipe channel 'a'",
+        ),
+        (
+            {"InputDataConfig": [
+                {"ChannelName": "a", "DataSource": s3()},
+                {"ChannelName": "a-manifest", "DataSource": s3()},
+            ]},
+            "ChannelName 'a-manifest' is the name of a file of channel 'a'",
+        ),
         (
             {"StoppingCondition": {"MaxWaitTimeInSeconds": 10}},
             "only with EnableManagedSpotTraining",
@@ -222,6 +241,19 @@ def test_isolation_without_namespaces_is_refused(laboratory: Any, training_reque
     text = refusal(laboratory, training_request("job", EnableNetworkIsolation=True))
 
     assert "network isolation needs Linux namespaces" in text
+
+
+def test_what_acts_in_pipe_mode_alone_is_accepted_and_shown(laboratory: Any, job: Any) -> None:
+    """TRAIN-99, TRAIN-102; a job without channels may name any mode (TRAIN-97)."""
+    laboratory.buckets.put_bytes("tests", "data/a", b"1")
+    given = {"CompressionType": "Gzip", "RecordWrapperType": "RecordIO",
+             "ShuffleConfig": {"Seed": 1}}
+    described = job("file", SCRIPT, **with_channel(**given))
+
+    assert described["TrainingJobStatus"] == "Completed"
+    assert given.items() <= described["InputDataConfig"][0].items()
+    described = job("none", SCRIPT, specification={"TrainingInputMode": "Pipe"})
+    assert described["TrainingJobStatus"] == "Completed"
 
 
 def test_what_clients_always_send_is_accepted(laboratory: Any, job: Any) -> None:

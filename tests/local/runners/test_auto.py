@@ -38,6 +38,8 @@ def test_without_an_engine_byoa_s_own_images_are_processes(
     assert without_engine.adopt({"name": "never"}) is None
     assert without_engine.sweep(lambda name: False) == []
     assert without_engine.inside("byoa", "http://127.0.0.1:1") == "http://127.0.0.1:1"
+    without_engine.check_pipes("byoa:latest")
+    assert without_engine.shows_read_only("byoa:latest") is plain_runner.shows_read_only("byoa")
 
 
 def test_an_image_that_runs_nowhere_is_refused_with_both_reasons(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from byoa.container.errors import UnsupportedError
 from byoa.local.runners.base import Limits
 from byoa.local.runners.docker_machine import Machine
 
@@ -49,6 +50,13 @@ def test_a_machine_gives_what_it_has_and_says_what_it_lacks(
 ) -> None:
     """TRAIN-182: shared memory is never the engine's 64 MB."""
     assert machine().fit(asked) == (given, lacks)
+
+
+def test_a_virtual_machine_s_containers_read_no_fifo_of_this_one() -> None:
+    """TRAIN-94: the nearest is FastFile."""
+    machine().check_pipes()
+    with pytest.raises(UnsupportedError, match="virtual machine.*FastFile"):
+        machine(OperatingSystem="Docker Desktop").check_pipes()
 
 
 def test_gpus_that_are_not_there_are_told() -> None:

@@ -5,6 +5,7 @@ Each test runs with processes, with and without a private /opt/ml, and with Dock
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -37,6 +38,27 @@ def test_the_container_writes_to_the_directory_that_it_was_given(
 
     assert run(runner, box).code == 0
     assert (box.ml / "model" / "x").read_text() == "é"
+
+
+def test_a_directory_is_shown_where_nobody_can_change_it(
+    runner: Any, spec: Any, run: Any, tmp_path: Path
+) -> None:
+    """TRAIN-93; a process without a private /opt/ml cannot be shown one, and says so."""
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    (shown / "file").write_text("kept")
+    box = spec("print((ml / 'model' / 'file').read_text(), flush=True)\n"
+               "(ml / 'model' / 'file').write_text('changed')")
+    box = dataclasses.replace(box, read_only={box.ml / "model": shown})
+    if not runner.shows_read_only(box.image):
+        with pytest.raises(ByoaError, match="need Linux namespaces.*submit the job again"):
+            runner.start(box)
+        return
+
+    assert run(runner, box).code == 1
+    assert box.log.read_text().splitlines()[0] == "kept"
+    assert "Read-only file system" in box.log.read_text()
+    assert (shown / "file").read_text() == "kept"
 
 
 def test_paths_of_the_contract_in_variables_and_arguments_are_where_they_say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -165,6 +166,35 @@ def test_a_materialised_copy_is_the_jobs_own(buckets, tmp_path):
     assert read(buckets, "d/k") == data
     with pytest.raises(ObjectMissing):
         buckets.materialise("data", "absent", target)
+
+
+def test_a_link_is_the_object_as_it_was(buckets, tmp_path, monkeypatch):
+    buckets.put_bytes("data", "d/k", b"first")
+    target = tmp_path / "channel" / "deep" / "k"
+    before = buckets.path("data", "d/k").stat()
+    assert buckets.link("data", "d/k", target)
+    assert target.stat().st_ino == before.st_ino
+    buckets.put_bytes("data", "d/k", b"second")
+    assert (target.read_bytes(), read(buckets, "d/k")) == (b"first", b"second")
+    assert buckets.link("data", "d/k", target) and target.read_bytes() == b"second"
+    buckets.delete("data", "d/k")
+    assert target.read_bytes() == b"second"
+    with pytest.raises(ObjectMissing):
+        buckets.link("data", "d/k", target)
+
+
+def test_what_cannot_be_linked_is_said(buckets, tmp_path, monkeypatch):
+    buckets.put_bytes("data", "k", b"private")
+    buckets.path("data", "k").chmod(0o640)
+    assert not buckets.link("data", "k", tmp_path / "k")
+    assert not (tmp_path / "k").exists()
+    assert buckets.path("data", "k").stat().st_mode & 0o777 == 0o640
+
+    def link(*arguments, **how):
+        raise OSError(errno.EXDEV, "another filesystem")
+
+    monkeypatch.setattr(os, "link", link)
+    assert not buckets.link("data", "k", tmp_path / "k")
 
 
 @pytest.mark.parametrize("move", [True, False])
