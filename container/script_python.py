@@ -1,0 +1,63 @@
+"""A Python environment of a job's own: what pip installs for it goes there, and with the job.
+
+It sees every package of the Python that made it, and its own first. So a job that runs as a
+process of this machine leaves that machine's packages alone, and a container that may not write to
+its image installs all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import site
+import sys
+import sysconfig
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+
+_SCRIPT_LIMIT_BYTES = 64 * 1024  # a console script is a few lines; programs stay where they are
+
+
+class Overlay:
+    """The environment in `directory`, which is made."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(directory)
+        self.bin = directory / "bin"
+        self.python = str(self.bin / "python")
+        packages = directory / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+        packages.joinpath("byoa-below.pth").write_text(
+            "".join(f"import site; site.addsitedir({path!r})\n" for path in _below()),
+            encoding="utf-8",
+        )
+        self._copy_scripts()
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """`environ` with this environment's programs first."""
+        path = environ.get("PATH") or os.defpath
+        return {
+            **environ, "PATH": f"{self.bin}{os.pathsep}{path}", "VIRTUAL_ENV": str(self.directory)
+        }
+
+    def _copy_scripts(self) -> None:
+        """Console scripts, such as torchrun, name their Python in the first line: ours name this
+        one, or they would not find what is installed here."""
+        for path in Path(sys.executable).parent.iterdir():
+            target = self.bin / path.name
+            if target.exists() or not path.is_file() or path.stat().st_size > _SCRIPT_LIMIT_BYTES:
+                continue
+            first, newline, rest = path.read_bytes().partition(b"\n")
+            program = os.fsdecode(first[2:].strip()) if first.startswith(b"#!") else ""
+            if re.fullmatch(r"python[\d.]*", os.path.basename(program)) and os.path.isabs(program):
+                target.write_bytes(b"#!" + os.fsencode(self.python) + newline + rest)
+                target.chmod(0o755)
+
+
+def _below() -> list[str]:
+    """Where the packages of this Python are."""
+    places = site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        places = [site.getusersitepackages(), *places]
+    return [path for path in places if os.path.isdir(path)]
