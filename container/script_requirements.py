@@ -21,7 +21,7 @@ from byoa.container.supervisor import Exit, run
 
 FILE = "requirements.txt"
 WHEELHOUSE = "wheelhouse"
-WHEELS = f"`pip download --dest {WHEELHOUSE} -r {FILE}`, run in the source directory"
+WHEELS = f"`pip download --dest {WHEELHOUSE} -r {FILE}` in its directory"
 TAIL_LINES = 400  # of pip's output, for the error
 OFFLINE_OPTIONS = ("--no-index", "--retries", "0", "--timeout", "5")
 
@@ -97,14 +97,15 @@ def _builds_here(house: Path) -> bool:
 def _failed(
     ended: Exit, lines: list[str], name: str, unreachable: str | None, house: bool
 ) -> AlgorithmError:
-    wrong = [line for line in lines if line.startswith("ERROR:")] or lines[-3:]
+    wrong = [line for line in lines if line.startswith("ERROR:")] or lines[-3:] or ["no word"]
     message = f"pip ended with code {ended.code}: {' '.join(wrong)[:500]}"
     if unreachable is not None:
         return AlgorithmError(
             "REQUIREMENTS_UNREACHABLE", f"no package index can be reached from here"
-            f" ({unreachable}), and the image does not meet them: {message}", where=name,
-            expected="requirements that the image meets, or a network: with"
-            " EnableNetworkIsolation, or in a VPC without a NAT gateway, there is none",
+            f" ({unreachable[:120]}), and the image does not meet them: {wrong[-1][:160]}",
+            where=name,
+            expected="what the image has, or a network: with EnableNetworkIsolation, or in a VPC"
+            " without a NAT gateway, there is none",
             remedy=f"put them into the image, or their wheels into the source: {WHEELS}",
         )
     if house:

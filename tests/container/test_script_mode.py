@@ -1,7 +1,10 @@
 """Script mode: the user's train.py as the training toolkit would start it (TK-01 … TK-12)."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -197,3 +200,180 @@ def test_a_launcher_of_many_processes_is_refused(tree, script):
     assert "[LAUNCHER_UNSUPPORTED]" in tree.failure
     tree.hyperparameters({"sagemaker_mpi_enabled": "false", **QUOTED})
     assert tree.run()[0] == 0
+
+
+# --- modules, commands, a framework's program ---
+
+
+def test_a_module_of_the_source_is_run_as_one(tree, script):
+    """TK-04"""
+    script(RECORD, "trainer/fit.py")
+    tree.hyperparameters({"sagemaker_program": '"trainer.fit"', "a": "1"})
+    code, output = tree.run()
+    assert code == 0, output
+    assert seen(tree)["argv"][1:] == ["-a", "1"]
+    assert tree.model == {"model.txt"}
+
+
+AWKWARD = 'two words "quoted" \'single\' ünï😀 $(touch made) `touch made`; touch made\nline'
+
+
+@pytest.mark.parametrize("shebang", ["#!/bin/sh\n", ""])
+def test_a_shell_script_is_given_its_arguments_whole(tree, script, shebang):
+    """TK-04, TK-05: as an argv; requirements are for Python programs (TK-12)."""
+    script(f"""{shebang}printf '%s|' "$@" > "$SM_OUTPUT_DATA_DIR/args"
+echo "in $PWD as $SM_CURRENT_HOST"
+""", "bin/run.sh")
+    (tree.layout.code / "requirements.txt").write_text("no-such-package\n")
+    tree.hyperparameters({"sagemaker_program": '"bin/run.sh"', "text": json.dumps(AWKWARD),
+                          "empty": '""'})
+    code, output = tree.run()
+    assert code == 0, output
+    found = (tree.layout.output_data / "args").read_text()
+    assert found == f"--empty||--text|{AWKWARD}|"
+    assert f"in {tree.layout.code} as algo-1" in output
+    assert not (tree.layout.code / "made").exists()
+
+
+def test_a_program_of_the_source_is_run_by_its_first_line(tree, script):
+    """TK-04"""
+    script("#!/usr/bin/env python3\nimport sys; print('here', sys.argv)\n", "fit")
+    tree.hyperparameters({"sagemaker_program": '"fit"', "a": "1"})
+    code, output = tree.run()
+    assert code == 0, output
+    assert "here ['./fit', '-a', '1']" in output
+
+
+def test_a_shell_script_s_failure_is_its_python_program_s(tree, script):
+    """TK-09, TK-10"""
+    script("def fit():\n    raise ValueError('no good')\nfit()\n")
+    script("set -e\npython train.py\n", "run.sh")
+    tree.hyperparameters({"sagemaker_program": '"run.sh"'})
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("ValueError: no good at train.py:2 in fit: raise ValueError(")
+    script("echo begun; no-such-command --flag\n", "run.sh")
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("run.sh exited with code 127")
+    assert "no-such-command: not found" in tree.failure
+
+
+def test_a_first_line_that_names_no_program_is_told(tree, script):
+    script("#!/no/such/shell\necho\n", "run.sh")
+    tree.hyperparameters({"sagemaker_program": '"run.sh"'})
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("run.sh: ./run.sh cannot be run: No such file or directory")
+    assert "[SCRIPT_NOT_STARTED]" in tree.failure
+
+
+def test_a_child_process_s_exception_is_the_cause(tree, script):
+    """Pain 2: not that some command has returned a code."""
+    script("raise KeyError('column')\n", "prepare.py")
+    script("import subprocess, sys\nsubprocess.run([sys.executable, 'prepare.py'], check=True)\n")
+    tree.hyperparameters(QUOTED)
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("KeyError: 'column' at prepare.py:1")
+
+
+def test_a_framework_s_training_program_is_run_in_place_of_the_script(tree):
+    """TK-01: SAGEMAKER_TRAINING_MODULE; it finds the variables, and fetches code by itself."""
+    code, output = tree.run(
+        SAGEMAKER_TRAINING_MODULE="training_framework:main", SAGEMAKER_PROGRAM="train.py",
+        SAGEMAKER_SUBMIT_DIRECTORY="s3://bkt/nowhere.tar.gz",
+    )
+    assert code == 0, output
+    assert "the framework trains train.py for training_framework:main" in output
+    code, _ = tree.run(SAGEMAKER_TRAINING_MODULE="training_framework:fail")
+    assert code == 1
+    assert tree.failure.startswith("LookupError: no script at ")
+    code, _ = tree.run(SAGEMAKER_TRAINING_MODULE="training_framework")
+    assert code == 1
+    assert "[TRAINING_MODULE_INVALID]" in tree.failure
+
+
+def test_an_algorithm_and_a_framework_s_program_are_one_too_many(tree):
+    code, _ = tree.run(
+        SAGEMAKER_TRAINING_MODULE="training_framework:main", BYOA_ALGORITHM="nearest-centroid"
+    )
+    assert code == 1
+    assert "[ALGORITHM_AMBIGUOUS]" in tree.failure
+    assert "SAGEMAKER_TRAINING_MODULE" in tree.failure
+
+
+# --- the end ---
+
+
+def test_success_is_written_down_and_an_earlier_one_s_is_removed(tree, script):
+    """TK-09"""
+    script("pass\n")
+    tree.hyperparameters(QUOTED)
+    success = tree.layout.output / "success"
+    assert tree.run()[0] == 0
+    assert success.exists() and tree.failure is None
+    script("raise SystemExit(3)\n")
+    assert tree.run()[0] == 1
+    assert not success.exists() and tree.failure is not None
+
+
+def test_what_is_written_to_intermediate_is_copied_to_s3(tree, script, sagemaker):
+    """TK-13; a platform that has made the directory does it by itself (TRAIN-33)."""
+    bucket = f"intermediate-{os.getpid()}"
+    client = sagemaker.client("s3")
+    client.create_bucket(Bucket=bucket)
+    script("""
+        import os, time
+        from pathlib import Path
+        place = Path(os.environ["SM_OUTPUT_INTERMEDIATE_DIR"])
+        (place / "early").mkdir()
+        (place / "early" / "a.txt").write_text("first")
+        time.sleep(3)
+        (place / "late.txt").write_text("second")
+    """)
+    tree.hyperparameters({"sagemaker_s3_output": f'"s3://{bucket}/out/"', **QUOTED})
+    aws = {"AWS_ENDPOINT_URL": sagemaker.url, "AWS_REGION": "us-east-1",
+           "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    code, output = tree.run(TRAINING_JOB_NAME="job-1", **aws)
+    assert code == 0, output
+    listed = client.list_objects_v2(Bucket=bucket)["Contents"]
+    assert [each["Key"] for each in listed] == [
+        "out/job-1/output/intermediate/early/a.txt", "out/job-1/output/intermediate/late.txt",
+    ]
+    early, late = (each["LastModified"] for each in listed)
+    assert early < late, "while the script ran"
+
+
+# --- what the toolkit does, and this does not ---
+
+
+def test_nothing_third_party_is_imported_on_the_way_to_the_script(tree, script):
+    """Pain 13, pain 27: a script's dependencies cannot conflict with ours; nor need the training
+    toolkit be there."""
+    script("print('ran')\n")
+    tree.hyperparameters(QUOTED)
+    program = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "from byoa.container.__main__ import main\n"
+        "code = main(['train'])\n"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print('foreign', sorted(names - set(sys.stdlib_module_names) - {'byoa'}))\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=tree.environ(), timeout=60, capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "foreign []" in done.stdout
+
+
+def test_the_name_of_an_error_in_the_output_is_no_error(tree, script):
+    """TK-10 looks for names of exceptions in lines; here only a traceback's shape counts."""
+    script("""
+        print("ValueError: a warning that a library prints", flush=True)
+        print("no MemoryError here", flush=True)
+        raise SystemExit(3)
+    """)
+    tree.hyperparameters(QUOTED)
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("train.py exited with code 3 and printed no traceback")
+    assert "OutOfMemory" not in tree.failure
