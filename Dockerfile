@@ -13,10 +13,10 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS requirements
 WORKDIR /build
 COPY pyproject.toml container/image/requirements.py ./
-ARG EXTRAS=script,fast
+ARG EXTRAS=fast
 RUN mkdir /requirements && python3 requirements.py "$EXTRAS" /requirements
 
-# --- the virtual environment, and the tools that build; compilers stay here -----------------------
+# --- the virtual environment, and the tools that build, which stay here ---------------------------
 FROM ${BASE_IMAGE} AS builder
 # pip's own settings reach the builder stages only; in the result nothing of them is left.
 ARG PIP_INDEX_URL

@@ -60,7 +60,7 @@ DOCKER ?= docker
 BASE_IMAGE ?= $(or $(BYOA_BASE_IMAGE),python:3.11-slim-bookworm)
 # cpu, none, or CUDA's version as cu126 (with TORCH_INDEX, the address of that build's index).
 TORCH_VARIANT ?= cpu
-EXTRAS ?= script,fast
+EXTRAS ?= fast
 IMAGE ?= byoa:$(if $(filter cpu,$(TORCH_VARIANT)),latest,$(if $(filter none,$(TORCH_VARIANT)),no-torch,$(TORCH_VARIANT)))
 # An index's address holds in a container too; a path of this machine does not.
 PIP_SETTINGS := PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT

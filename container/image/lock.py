@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 TOOLS = HERE / "tools.txt"
-EXTRAS = "script,fast,torch"
+EXTRAS = "fast,torch"
 # pip is in the image because script mode installs a requirements.txt with it.
 IMAGE = [f".[{EXTRAS}]", "pip"]
 # What the builder stage runs: the project's build back end, and the SBOM's writer.

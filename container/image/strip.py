@@ -14,7 +14,7 @@ from pathlib import Path
 
 # A folder below site-packages, or a file; patterns of a path relative to it.
 FOLDERS = (
-    r".+/tests",                        # numpy, scipy, gevent, sympy, networkx, psutil …
+    r".+/tests",                        # numpy, sympy, networkx …
     r"torch/(include|share|test)",      # headers, CMake files: nothing is compiled here
     r"torch/_inductor/.*/include",
     r"numpy/(_core/include|f2py/src|random/_examples)",

@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WHEELS = ROOT / "wheels"
-EXTRAS = "script,fast"
+EXTRAS = "fast"
 # What a container is told of this machine's settings: addresses, for a path means nothing there.
 PASSED = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT",
           "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -85,10 +85,6 @@ def main(docker: str, base: str, torch_index: str = "") -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--inside":
-        sys.path.insert(0, str(HERE))
-        from install import install_compiler  # the program beside this one
-
-        install_compiler()
         build(Path(sys.argv[2]), sys.argv[3])
     else:
         main(*sys.argv[1:])

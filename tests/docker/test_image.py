@@ -80,7 +80,7 @@ def test_an_image_over_its_budget_shows_its_ten_largest_directories(
     within, text = sizes.report("docker", base, torch_free_image)
     assert not within
     assert len(text.splitlines()) == 11
-    assert "site-packages/scipy" in text
+    assert "site-packages/numpy" in text
 
 
 # --- configuration --------------------------------------------------------------------------------
@@ -164,9 +164,7 @@ def test_every_module_that_is_installed_for_a_job_imports(
     """Tests, headers and the like were taken out of the packages: what is left is whole."""
     names = [
         "boto3", "flask", "gunicorn.app.base", "httptools", "numpy.testing", "numpy.random",
-        "orjson", "paramiko", "psutil", "sagemaker_training.entry_point", "gethostname",
-        "scipy.linalg", "scipy.optimize", "scipy.signal", "scipy.sparse.csgraph", "scipy.special",
-        "scipy.stats", "uvicorn", "uvloop",
+        "orjson", "uvicorn", "uvloop",
     ]
     failed = python(image, f"""
         import importlib, importlib.util, json
