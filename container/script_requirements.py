@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byoa.container.errors import AlgorithmError
+from byoa.container.overlay import Overlay
 from byoa.container.script_entry import Entry
 from byoa.container.script_index import CODEARTIFACT_VARIABLE, Index, codeartifact, look
-from byoa.container.script_python import Overlay
 from byoa.container.supervisor import Exit, run
 
 FILE = "requirements.txt"

@@ -73,8 +73,11 @@ def check(request: Mapping[str, Any], runner: Runner) -> None:
     algorithm = request["AlgorithmSpecification"]
     isolated = bool(request.get("EnableNetworkIsolation"))
     hosts = request["ResourceConfig"]["InstanceCount"]
+    program = [*algorithm.get("ContainerEntrypoint", ()), *algorithm.get("ContainerArguments", ())]
     try:
-        runner.check(algorithm["TrainingImage"], isolated=isolated, hosts=hosts)
+        runner.check(
+            algorithm["TrainingImage"], isolated=isolated, hosts=hosts, program=program
+        )
     except UnsupportedError as error:
         raise ValidationException(str(error)) from None
 

@@ -2,19 +2,23 @@
 
 It sees every package of the Python that made it, and its own first. So a job that runs as a
 process of this machine leaves that machine's packages alone, and a container that may not write to
-its image installs all the same.
+its image installs all the same. `python -m byoa.container.overlay DIRECTORY PROGRAM [ARGUMENT]…`
+makes one and lets a program that calls `python` and `pip` by name run in it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import site
 import sys
 import sysconfig
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from byoa.container import contract
 
 _SCRIPT_LIMIT_BYTES = 64 * 1024  # a console script is a few lines; programs stay where they are
 
@@ -55,9 +59,25 @@ class Overlay:
                 target.chmod(0o755)
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Let the program take this process's place; only an error comes back."""
+    directory, *argv = arguments
+    environ = Overlay(Path(directory)).environment(os.environ)
+    try:
+        os.execvpe(argv[0], argv, environ)  # noqa: S606 - an argv, never a shell
+    except OSError as error:  # as the shell's exit codes (TRAIN-144)
+        sys.stderr.write(f"byoa: {argv[0]!r} cannot be run: {error.strerror}\n")
+        found = error.errno != errno.ENOENT
+        return contract.EXIT_NOT_EXECUTABLE if found else contract.EXIT_NOT_FOUND
+
+
 def _below() -> list[str]:
     """Where the packages of this Python are."""
     places = site.getsitepackages()
     if site.ENABLE_USER_SITE:
         places = [site.getusersitepackages(), *places]
     return [path for path in places if os.path.isdir(path)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
