@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from byoa.container import contract
 from byoa.container.contract import Layout
 from byoa.container.errors import AlgorithmError, UnsupportedError
+from byoa.container.unpack import unpack
 
 SUBMIT_HYPERPARAMETER = "sagemaker_submit_directory"
 SUBMIT_VARIABLE = "SAGEMAKER_SUBMIT_DIRECTORY"
@@ -91,7 +92,7 @@ def _unpack(file: BinaryIO, code: Path, source: str) -> None:
     """Unpack the archive; what is none, but is called as a script is, is one."""
     try:
         with tarfile.open(fileobj=file, mode="r:*") as archive:
-            archive.extractall(code, filter="data")  # refuses what would leave the directory
+            unpack(archive, code)
     except tarfile.TarError as error:
         name = PurePosixPath(unquote(urlsplit(source).path)).name
         if isinstance(error, tarfile.ReadError) and name.endswith(FILE_SUFFIXES):

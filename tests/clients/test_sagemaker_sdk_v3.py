@@ -171,6 +171,7 @@ def test_a_model_trainer_runs_scripts_commands_and_requirements(
                                     "requirements": "requirements.txt"}},
         "remote": {"source": {"entry_script": "train.py", "requirements": "requirements.txt"},
                    "upload": folder},
+        "archive": {"source": {"source_dir": str(archive), "entry_script": "train.py"}},
     })
     seen = {key: json.loads(_model(server, each)["seen.json"]) for key, each in results.items()}
     arguments = seen["python"]["argv"]
