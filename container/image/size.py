@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 
-BUDGET_BYTES = {"none": 350_000_000, "cpu": 1_300_000_000}
+BUDGET_BYTES = {"none": 180_000_000, "cpu": 1_150_000_000}
 ROOT = "/opt/byoa"
 # Runs in the image: every directory below ROOT with the bytes of all that is in it.
 MEASURE = f"""

@@ -30,6 +30,9 @@ DEFAULT_VOLUME_GB = 30  # what the Python SDK sends; it fails to attach to a job
 # Directories of the container that checkpoints must not share (TRAIN-30).
 _RESERVED = ("input", "model", "output", "errors")
 
+# Of ContainerEntrypoint and ContainerArguments: an interpreter, an option, the program.
+_PROGRAM_WORDS = 3
+
 _ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
     "EnableManagedSpotTraining": "instances are never interrupted here; leave it false and give no"
@@ -186,6 +189,7 @@ def _check_wrong(request: Mapping[str, Any]) -> None:
     raise_all([
         *_wrong_algorithm(request.get("AlgorithmSpecification") or {}),
         *_wrong_channels(request.get("InputDataConfig") or []),
+        *_wrong_program(request),
         *_wrong_times(request),
         *_wrong_places(request),
     ])
@@ -217,6 +221,23 @@ def _wrong_channels(channels: list[dict[str, Any]]) -> Iterator[str]:
             yield from _wrong_uri(f"Channel {name!r}", s3["S3Uri"])
             if s3.get("AttributeNames") and s3["S3DataType"] != "AugmentedManifestFile":
                 yield f"Channel {name!r}: AttributeNames needs S3DataType AugmentedManifestFile."
+
+
+def _wrong_program(request: Mapping[str, Any]) -> Iterator[str]:
+    """A program that a channel brings must be there, and whole, on every host (TRAIN-09)."""
+    algorithm = request.get("AlgorithmSpecification") or {}
+    words = [*algorithm.get("ContainerEntrypoint", ()), *algorithm.get("ContainerArguments", ())]
+    for channel in request.get("InputDataConfig") or []:
+        place = f"{ROOT}/input/data/{channel['ChannelName']}/"
+        if not any(place in word for word in words[:_PROGRAM_WORDS]):
+            continue
+        source = channel["DataSource"].get("S3DataSource") or {}
+        mode = channel.get("InputMode") or algorithm.get("TrainingInputMode")
+        if mode != "File" or source.get("S3DataDistributionType") == "ShardedByS3Key":
+            yield (
+                f"Channel {channel['ChannelName']!r} brings the program of ContainerEntrypoint:"
+                " its InputMode must be File, and its S3DataDistributionType FullyReplicated."
+            )
 
 
 def _wrong_times(request: Mapping[str, Any]) -> Iterator[str]:
