@@ -38,12 +38,10 @@ class Overlay:
         )
         self._copy_scripts()
 
-    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """`environ` with this environment's programs first."""
+    def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What to set beside `environ`, so that this environment's programs are found first."""
         path = environ.get("PATH") or os.defpath
-        return {
-            **environ, "PATH": f"{self.bin}{os.pathsep}{path}", "VIRTUAL_ENV": str(self.directory)
-        }
+        return {"PATH": f"{self.bin}{os.pathsep}{path}", "VIRTUAL_ENV": str(self.directory)}
 
     def _copy_scripts(self) -> None:
         """Console scripts, such as torchrun, name their Python in the first line: ours name this
@@ -62,9 +60,9 @@ class Overlay:
 def main(arguments: Sequence[str]) -> int:
     """Let the program take this process's place; only an error comes back."""
     directory, *argv = arguments
-    environ = Overlay(Path(directory)).environment(os.environ)
+    os.environ.update(Overlay(Path(directory)).variables(os.environ))
     try:
-        os.execvpe(argv[0], argv, environ)  # noqa: S606 - an argv, never a shell
+        os.execvp(argv[0], argv)  # noqa: S606 - an argv, never a shell
     except OSError as error:  # as the shell's exit codes (TRAIN-144)
         sys.stderr.write(f"byoa: {argv[0]!r} cannot be run: {error.strerror}\n")
         found = error.errno != errno.ENOENT

@@ -70,20 +70,20 @@ def train(
             say(note)
     with contextlib.ExitStack() as stack:
         python = sys.executable
+        if stopping():  # what came in while the code was fetched
+            return _stopped(framework or named)
         if entry is not None and _needs_more(entry, layout.code):
             from byoa.container import script_requirements
 
             place = stack.enter_context(tempfile.TemporaryDirectory(prefix="byoa-python-"))
-            done = script_requirements.install(entry, layout.code, env, Path(place), say)
+            done = script_requirements.install(entry, layout.code, environ, Path(place), say)
             if done.stopped:
-                say(f"stopped before {named} was started")
-                return contract.EXIT_SIGTERM
-            python, env = done.python, done.environment
+                return _stopped(named)
+            python, env = done.python, env | done.variables
         if environ.get(STUDIO_VARIABLE, "").lower() != "true":
             wait_for_hosts(resources, stopping=stopping, say=say)
         if stopping():  # what came in before the script could get it
-            say(f"stopped before {framework or named} was started")
-            return contract.EXIT_SIGTERM
+            return _stopped(framework or named)
         stack.enter_context(intermediate_sync(layout, values, environ, say))
         return run_script(layout, _script(layout, framework, entry, python, values, env))
 
@@ -100,6 +100,11 @@ def _script(
         entry.name, tuple(entry.argv(python, arguments(values))), env, layout.code,
         module=entry.module, group=not entry.python,
     )
+
+
+def _stopped(name: Any) -> int:
+    say(f"stopped before {name} was started")
+    return contract.EXIT_SIGTERM
 
 
 def _needs_more(entry: Entry, code: Path) -> bool:

@@ -28,10 +28,11 @@ OFFLINE_OPTIONS = ("--no-index", "--retries", "0", "--timeout", "5")
 
 @dataclass(frozen=True)
 class Installed:
-    """What runs the script: a Python and its environment; `stopped` where SIGTERM came first."""
+    """What runs the script: a Python, and variables by which its programs are found; `stopped`
+    where SIGTERM came first."""
 
     python: str
-    environment: dict[str, str]
+    variables: dict[str, str]
     stopped: bool = False
 
 
@@ -47,7 +48,8 @@ def install(
         names.append(FILE)
     name = " and ".join(names)
     overlay = Overlay(directory)
-    env = overlay.environment(environ) | {
+    env = {
+        **environ, **overlay.variables(environ),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_INPUT": "1",
     }
     house = code / WHEELHOUSE
@@ -78,13 +80,11 @@ def install(
         [overlay.python, "-m", "pip", "install", *options, *what],
         env=env, cwd=code, on_line=on_line,
     )
-    kept = {key: value for key, value in env.items() if not key.startswith("PIP_")}
-    kept |= {key: value for key, value in environ.items() if key.startswith("PIP_")}
     if ended.code != 0 and not ended.stopped:
         raise _failed(ended, list(tail), name, index.unreachable, house.is_dir())
     if not ended.stopped:
         say(f"{name} installed in {ended.seconds:.1f} s")
-    return Installed(overlay.python, kept, ended.stopped)
+    return Installed(overlay.python, overlay.variables(environ), ended.stopped)
 
 
 def _builds_here(house: Path) -> bool:

@@ -6,6 +6,7 @@ On success /opt/ml/output/success is written, on failure /opt/ml/output/failure 
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections import deque
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from byoa.container.supervisor import run
 
 TAIL_LINES = 400  # of the script's output, for the failure report
 TAIL_CHARACTERS = 2000  # of each of them
+WRITE_SECONDS = 60.0  # between two tries to write to a pipe that is full
 SUCCESS_FILE = "success"
 
 
@@ -97,7 +99,10 @@ class _Output:
         self._last = data[-1:]
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(self._descriptor, rest):]
+            try:
+                rest = rest[os.write(self._descriptor, rest):]
+            except BlockingIOError:  # whoever reads has made the pipe so
+                select.select([], [self._descriptor], [], WRITE_SECONDS)
 
     def keep(self, line: str) -> None:
         """The line as a terminal would show it: a progress bar's last state."""

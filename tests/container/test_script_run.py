@@ -1,10 +1,12 @@
 """A script's output and its end, with real processes: bytes, signals, the grace (TRAIN-150)."""
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,21 @@ def test_output_without_an_end_of_line_is_shown_at_once_and_ended(tree, script):
     output, code = raw_output(tree)
     assert code == 0
     assert b"done\ntrain.py ended in " in output
+
+
+def test_a_reader_that_is_slow_loses_nothing_though_it_made_the_pipe_not_wait(tree, script):
+    script("import sys; sys.stdout.write('x' * 3_000_000 + '\\n')\n")
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with open(read, "rb") as output, subprocess.Popen(
+        [sys.executable, "-m", "byoa.container", "train"], env=tree.environ(), stdout=write,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        os.close(write)
+        time.sleep(1.0)  # the pipe is full
+        found = output.read()
+    assert process.returncode == 0, found[-500:]
+    assert found.count(b"x") >= 3_000_000
 
 
 def test_what_grandchildren_print_is_there_and_they_are_reaped(tree, script):
