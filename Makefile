@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 WORKERS ?= auto
 
-.PHONY: help demo test lint types clauses check bench clean \
+.PHONY: help demo test sdk-v3 lint types clauses check bench clean \
         wheels image image-size test-docker lock audit
 .DELETE_ON_ERROR:
 
@@ -39,6 +39,15 @@ demo: $(VENV)/demo   ## train, deploy and evaluate on a local SageMaker, without
 
 test: $(VENV)/dev    ## run all tests that need no Docker
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# The SageMaker Python SDK v3, an unmodified client under test, in an environment of its own: its
+# modules have the names of v2's. With it `make test` and `make test-docker` run its tests, too.
+sdk-v3: build/sdk-v3/done   ## install the SDK v3 for its tests
+build/sdk-v3/done: tests/clients/sdk_v3.txt
+	$(PYTHON) -m venv build/sdk-v3
+	build/sdk-v3/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+	  --requirement tests/clients/sdk_v3.txt
+	@touch $@
 
 lint: $(VENV)/dev    ## ruff
 	$(BIN)/ruff check .

@@ -40,6 +40,7 @@ class Exit:
     seconds: float = 0.0
     peak_rss_bytes: int = 0  # of the child or its largest reaped child; at least our size at fork
     moment: float = 0.0  # epoch seconds of the end; 0 where nobody saw it
+    stopped: bool = False  # it had been asked to end before
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,9 +54,11 @@ class Exit:
 class Supervisor:
     """A child in its own session and process group, its stdout and stderr drained line by line.
 
-    `on_line` is called in one thread, in order, with text without its newline; an exception of
-    `on_line` stops the calls, not the draining, and is raised by `wait`. When the child has ended,
-    what is left of its group is killed: as in a container, nothing outlives the first process.
+    `on_line` is called in one thread, in order, with text without its newline, and before it `tee`
+    with the bytes as they come; an exception of either stops the calls, not the draining, and is
+    raised by `wait`. When the child has ended, what is left of its group is killed: as in a
+    container, nothing outlives the first process. With `group` a signal is for the whole group, of
+    which a shell would keep it from those that it waits for; all of them get the grace.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Supervisor:
         on_line: Callable[[str], None],
         stop_grace: float = 120.0,
         drain: float = DRAIN_SECONDS,
+        tee: Callable[[bytes], None] | None = None,
+        group: bool = False,
     ) -> None:
         self.argv = list(argv)
         self.env = dict(env)
@@ -75,6 +80,8 @@ class Supervisor:
         self.drain = drain
         self.exit: Exit | None = None
         self._on_line = on_line
+        self._tee = tee
+        self._group = group
         self._line_error: BaseException | None = None
         self._child: subprocess.Popen[bytes] | None = None
         # Reentrant, because a signal handler may come in while its own thread holds it.
@@ -151,7 +158,11 @@ class Supervisor:
         with self._lock:
             if self._reaped:
                 return
-            self.send(number)
+            if self._group:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, number)
+            else:
+                self.send(number)
             if self._kill_at is None:
                 self._kill_at = time.monotonic() + self.stop_grace
                 os.write(self._wake_write, b"!")
@@ -179,7 +190,7 @@ class Supervisor:
                     if kill_at is not None and time.monotonic() >= kill_at:
                         self.kill()
         seconds, moment = time.monotonic() - self._started, time.time()
-        self._drained.wait(self.drain)
+        self._drained.wait(max(self.drain, self._grace_left()))
         with self._lock:
             self._kill_group()  # the zombie still holds the group's number: nobody else is hit
         os.close(self._halt_write)
@@ -191,6 +202,12 @@ class Supervisor:
             os.close(self._wake_write)
         self.exit = self._classify(status, usage, oom_before, seconds, moment)
         self._done.set()
+
+    def _grace_left(self) -> float:
+        """Seconds that the rest of a group which was asked to end may still take."""
+        if not self._group or self._killed or self._kill_at is None:
+            return 0.0
+        return self._kill_at - time.monotonic()
 
     def _exited(self) -> bool:
         """Whether the child has ended, without reaping it where the system can tell."""
@@ -226,7 +243,7 @@ class Supervisor:
         self, status: int | None, usage: Any, oom_before: int | None, seconds: float, moment: float
     ) -> Exit:
         if status is None:
-            return Exit(EXIT_LOST, seconds=seconds, moment=moment)
+            return Exit(EXIT_LOST, seconds=seconds, moment=moment, stopped=self._stopped)
         code = os.waitstatus_to_exitcode(status)
         number = -code if code < 0 else None
         shell_code = 128 + number if number is not None else code
@@ -236,7 +253,11 @@ class Supervisor:
             out_of_memory = after is not None and after > oom_before
         unit = 1 if sys.platform == "darwin" else 1024
         size = int(usage.ru_maxrss) * unit
-        return Exit(shell_code, number, out_of_memory, seconds, size, moment)
+        return Exit(shell_code, number, out_of_memory, seconds, size, moment, self._stopped)
+
+    @property
+    def _stopped(self) -> bool:
+        return self._kill_at is not None
 
     # --- the draining thread ---
 
@@ -261,6 +282,8 @@ class Supervisor:
                         break
                     if halted:
                         rest -= len(data)
+                    if self._tee is not None:
+                        self._guard(self._tee, data)
                     buffer = self._lines(buffer + data)
             for piece in _pieces(buffer, last=True):
                 self._deliver(piece)
@@ -281,9 +304,12 @@ class Supervisor:
         return rest[sum(map(len, pieces)) :]
 
     def _deliver(self, line: bytes) -> None:
+        self._guard(self._on_line, line.removesuffix(b"\r").decode("utf-8", errors="replace"))
+
+    def _guard(self, call: Callable[[Any], None], value: str | bytes) -> None:
         if self._line_error is None:
             try:
-                self._on_line(line.removesuffix(b"\r").decode("utf-8", errors="replace"))
+                call(value)
             except BaseException as error:  # the child must not block on a full pipe
                 self._line_error = error
 
@@ -328,11 +354,15 @@ def run(
     on_line: Callable[[str], None],
     stop_grace: float = 120.0,
     forward: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
+    tee: Callable[[bytes], None] | None = None,
+    group: bool = False,
 ) -> Exit:
     """Run a child to its end and forward signals to it: the first starts the clock of `stop_grace`
     seconds, after which its group is killed. Call it in the main thread, or with `forward=()`.
     """
-    supervisor = Supervisor(argv, env=env, cwd=cwd, on_line=on_line, stop_grace=stop_grace)
+    supervisor = Supervisor(
+        argv, env=env, cwd=cwd, on_line=on_line, stop_grace=stop_grace, tee=tee, group=group
+    )
     early: list[int] = []
     started = False
 

@@ -85,15 +85,18 @@ def _train(layout: Layout, environ: Mapping[str, str], stop: Stop, lines: LineEn
         account.make_writable(directory)  # hand, and some are not ours with --user (TRAIN-08)
     raw = contract.read_hyperparameters(layout)
     name = environ.get(contract.ALGORITHM_VARIABLE)
-    program = raw.get(contract.PROGRAM_HYPERPARAMETER) or environ.get(contract.PROGRAM_VARIABLE)
+    framework = environ.get(contract.FRAMEWORK_VARIABLE)  # TK-01
+    program = framework or raw.get(contract.PROGRAM_HYPERPARAMETER) or environ.get(
+        contract.PROGRAM_VARIABLE
+    )
     if name and program:
         raise AlgorithmError(
             "ALGORITHM_AMBIGUOUS",
             f"{contract.ALGORITHM_VARIABLE} is {name!r} and script mode's program is {program!r}",
             expected="one of the two",
             remedy=f"to run the script remove {contract.ALGORITHM_VARIABLE} from the Environment;"
-            f" to train {name!r} remove {contract.PROGRAM_HYPERPARAMETER} and"
-            f" {contract.PROGRAM_VARIABLE}",
+            f" to train {name!r} remove {contract.PROGRAM_HYPERPARAMETER},"
+            f" {contract.PROGRAM_VARIABLE} and {contract.FRAMEWORK_VARIABLE}",
         )
     if name:
         _train_algorithm(name, layout, raw, stop, started, lines)

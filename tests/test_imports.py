@@ -37,7 +37,10 @@ ALLOWED: dict[str, tuple[tuple[str, ...], set[str]]] = {
 EXTRA: dict[str, set[str]] = {
     "container/formats": {"numpy", "orjson"},  # records are arrays
     "container/channels.py": {"numpy"},
-    "container/script_mode.py": {"sagemaker_training", "boto3", "botocore"},
+    "container/script_source.py": {"boto3", "botocore"},  # code that is in S3
+    "container/script_intermediate.py": {"boto3", "botocore"},  # copies to S3
+    # CodeArtifact's index
+    "container/script_index.py": {"boto3", "botocore"},
     "local/storage/checksums.py": {"numpy"},  # CRCs of gigabytes in bounded time
     "local/runners/docker_errors.py": {"urllib3"},  # the SDK lets its errors through
     "local/demo": {"numpy", "sklearn", "matplotlib"},  # the tour's own data and pictures

@@ -35,6 +35,8 @@ _RESERVED = ("input", "model", "output", "errors")
 
 # Instance types with NVMe storage in place of a volume that a key would encrypt (TRAIN-180).
 _NVME = re.compile(r"ml\.(?:p4de?|p5(?:e|en)?|g4dn|g5|g6e?|trn\d\w*|[cmr]\d\w*d\w*)\.")
+# Of ContainerEntrypoint and ContainerArguments: an interpreter, an option, the program.
+_PROGRAM_WORDS = 3
 
 _ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
@@ -79,8 +81,11 @@ def check(request: Mapping[str, Any], runner: Runner) -> None:
     algorithm = request["AlgorithmSpecification"]
     isolated = bool(request.get("EnableNetworkIsolation"))
     hosts = request["ResourceConfig"]["InstanceCount"]
+    program = [*algorithm.get("ContainerEntrypoint", ()), *algorithm.get("ContainerArguments", ())]
     try:
-        runner.check(algorithm["TrainingImage"], isolated=isolated, hosts=hosts)
+        runner.check(
+            algorithm["TrainingImage"], isolated=isolated, hosts=hosts, program=program
+        )
         if "Pipe" in {input_mode(request, each) for each in request.get("InputDataConfig") or []}:
             runner.check_pipes(algorithm["TrainingImage"])
     except UnsupportedError as error:
@@ -192,6 +197,7 @@ def _check_wrong(request: Mapping[str, Any]) -> None:
     raise_all([
         *_wrong_algorithm(request.get("AlgorithmSpecification") or {}),
         *_wrong_channels(request),
+        *_wrong_program(request),
         *_wrong_times(request),
         *_wrong_places(request),
     ])
@@ -259,6 +265,23 @@ def _wrong_neighbours(
                     )
             if other == layout.manifest(name).name:
                 yield f"ChannelName {other!r} is the name of a file of channel {name!r}."
+
+
+def _wrong_program(request: Mapping[str, Any]) -> Iterator[str]:
+    """A program that a channel brings must be there, and whole, on every host (TRAIN-09)."""
+    algorithm = request.get("AlgorithmSpecification") or {}
+    words = [*algorithm.get("ContainerEntrypoint", ()), *algorithm.get("ContainerArguments", ())]
+    for channel in request.get("InputDataConfig") or []:
+        place = f"{ROOT}/input/data/{channel['ChannelName']}/"
+        if not any(place in word for word in words[:_PROGRAM_WORDS]):
+            continue
+        source = channel["DataSource"].get("S3DataSource") or {}
+        mode = channel.get("InputMode") or algorithm.get("TrainingInputMode")
+        if mode != "File" or source.get("S3DataDistributionType") == "ShardedByS3Key":
+            yield (
+                f"Channel {channel['ChannelName']!r} brings the program of ContainerEntrypoint:"
+                " its InputMode must be File, and its S3DataDistributionType FullyReplicated."
+            )
 
 
 def _wrong_times(request: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from byoa.container.errors import ByoaError, UnsupportedError
@@ -47,14 +47,16 @@ class AutoRunner(Runner):
             return self._process
 
     def check(
-        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
+        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False,
+        program: Sequence[str] = (),
     ) -> None:
+        how = {"isolated": isolated, "hosts": hosts, "serves": serves, "program": program}
         try:
             docker = self._docker_with(image)
         except UnsupportedError as refusal:
-            self._check_process(image, refusal, isolated=isolated, hosts=hosts, serves=serves)
+            self._check_process(image, refusal, **how)
             return
-        docker.check(image, isolated=isolated, hosts=hosts, serves=serves)
+        docker.check(image, isolated=isolated, hosts=hosts, serves=serves, program=program)
 
     def check_pipes(self, image: str) -> None:
         self.choose(image).check_pipes(image)

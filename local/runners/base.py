@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,12 @@ class Runner(ABC):
 
     @abstractmethod
     def check(
-        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
+        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False,
+        program: Sequence[str] = (),
     ) -> None:
         """Raise UnsupportedError for an image that it cannot run, or not in this way: without a
-        network, on so many hosts, behind a published port; the error names the nearest it can."""
+        network, on so many hosts, behind a published port, with a `program` and arguments that the
+        image does not know of; the error names the nearest it can."""
 
     def check_pipes(self, image: str) -> None:  # noqa: B027 - most have one kernel with this server
         """Raise UnsupportedError where a container of `image` cannot read a FIFO that this server

@@ -13,7 +13,7 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,8 @@ class DockerRunner(Runner):
     # --- the runner ---
 
     def check(
-        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
+        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False,
+        program: Sequence[str] = (),
     ) -> None:
         self.connect()
         self._images.check(image)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ MAX_HOSTS = 64  # of a job: each is a process of this machine
 SANDBOX_CHOICES = ("auto", "off")
 # Variables that describe the machine rather than the person who started the server.
 _MACHINE_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
+_OVERLAY = "byoa.container.overlay"
 _LOST = Exit(128 + signal.SIGKILL, signal=int(signal.SIGKILL))
 
 
@@ -71,9 +72,21 @@ class ProcessRunner(Runner):
             return self._unavailable
 
     def check(
-        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False
+        self, image: str, *, isolated: bool = False, hosts: int = 1, serves: bool = False,
+        program: Sequence[str] = (),
     ) -> None:
         self._images.resolve(image)
+        within = next((part for part in program if _names_within(part)), None)
+        if within is not None and self.no_sandbox is not None:
+            raise UnsupportedError(
+                "ENTRYPOINT_UNAVAILABLE",
+                f"{within[:100]!r} names {ROOT} within a text, where it cannot be replaced by this"
+                f" machine's directory, and for a real {ROOT} a process needs Linux namespaces,"
+                f" which here {self.no_sandbox}",
+                expected=f"arguments that are whole paths below {ROOT}",
+                remedy="allow unprivileged user namespaces, or run the job in Docker"
+                " (BYOA_RUNNER=docker)",
+            )
         if hosts > 1 and self.no_sandbox is not None:
             raise UnsupportedError(
                 "HOSTS_UNSUPPORTED",
@@ -146,7 +159,7 @@ class ProcessRunner(Runner):
         shim.write_atomically(
             directory / shim.SPEC,
             {
-                "argv": _argv(spec, image, boxed=boxed),
+                "argv": _argv(spec, image, scratch, boxed=boxed),
                 "environment": _environment(spec, image, scratch, port, boxed=boxed),
                 "cwd": str(_working_directory(spec, image, scratch, boxed=boxed)),
                 "log": str(spec.log),
@@ -309,9 +322,18 @@ def _names(directory: Path, network: Network) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _argv(spec: ContainerSpec, image: Image, *, boxed: bool) -> list[str]:
+def _argv(spec: ContainerSpec, image: Image, scratch: Path, *, boxed: bool) -> list[str]:
     whole = [*(spec.entrypoint or image.entrypoint), *spec.command]
-    return whole if boxed else [_inside(spec, part) for part in whole]
+    if not boxed:
+        whole = [_inside(spec, part) for part in whole]
+    if spec.entrypoint is None:
+        return whole
+    # What it installs with `pip`, as the SDK's drivers do, must not go to this machine's Python.
+    return [sys.executable, "-m", _OVERLAY, str(scratch / "python"), *whole]
+
+
+def _names_within(part: str) -> bool:
+    return f"{ROOT}/" in part and not part.startswith(f"{ROOT}/")
 
 
 def _environment(

@@ -1,35 +1,20 @@
 """Script mode: the user's train.py as the training toolkit would start it (TK-01 … TK-12)."""
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
 
 import pytest
-
-from byoa.container import script_mode
-from byoa.container.contract import Layout
-from byoa.container.errors import AlgorithmError, UnsupportedError
 
 QUOTED = {"sagemaker_program": '"train.py"'}
 
 
 @pytest.fixture
-def layout(tmp_path):
-    made = Layout(tmp_path / "ml")
-    made.create()
-    return made
-
-
-@pytest.fixture
 def script(tree):
     """Write the user's source into the code directory."""
-    pytest.importorskip("sagemaker_training")
-
     def write(source, name="train.py"):
         path = tree.layout.code / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,24 +192,6 @@ def test_a_script_that_ignores_the_matter_ends_by_sigterm_and_is_told(tree, scri
     assert "handle it to save the model" in output
 
 
-def test_requirements_are_installed_for_the_script(tree, script, tmp_path):
-    """TK-12: here a package of the source itself, so that nothing is downloaded."""
-    script(RECORD)
-    package = tree.layout.code / "dependency"
-    package.mkdir()
-    (package / "pyproject.toml").write_text("not a project")
-    (tree.layout.code / "requirements.txt").write_text("./dependency\n")
-    tree.hyperparameters(QUOTED)
-    code, _ = tree.run(PIP_NO_INDEX="1")
-    assert code == 1
-    assert tree.failure.startswith("requirements.txt: pip ended with code ")
-    assert "[REQUIREMENTS_FAILED]" in tree.failure
-    (tree.layout.code / "requirements.txt").write_text("# none\n")
-    code, output = tree.run(PIP_NO_INDEX="1")
-    assert code == 0, output
-    assert "requirements.txt installed in " in output
-
-
 def test_a_launcher_of_many_processes_is_refused(tree, script):
     """TRAIN-45, DIST-09"""
     script(RECORD)
@@ -235,163 +202,178 @@ def test_a_launcher_of_many_processes_is_refused(tree, script):
     assert tree.run()[0] == 0
 
 
-def test_without_the_toolkit_the_extra_is_named(tree):
-    """A finder hides the package, whether it is installed or not."""
+# --- modules, commands, a framework's program ---
+
+
+def test_a_module_of_the_source_is_run_as_one(tree, script):
+    """TK-04"""
+    script(RECORD, "trainer/fit.py")
+    tree.hyperparameters({"sagemaker_program": '"trainer.fit"', "a": "1"})
+    code, output = tree.run()
+    assert code == 0, output
+    assert seen(tree)["argv"][1:] == ["-a", "1"]
+    assert tree.model == {"model.txt"}
+
+
+AWKWARD = 'two words "quoted" \'single\' ünï😀 $(touch made) `touch made`; touch made\nline'
+
+
+@pytest.mark.parametrize("shebang", ["#!/bin/sh\n", ""])
+def test_a_shell_script_is_given_its_arguments_whole(tree, script, shebang):
+    """TK-04, TK-05: as an argv; requirements are for Python programs (TK-12)."""
+    script(f"""{shebang}printf '%s|' "$@" > "$SM_OUTPUT_DATA_DIR/args"
+echo "in $PWD as $SM_CURRENT_HOST"
+""", "bin/run.sh")
+    (tree.layout.code / "requirements.txt").write_text("no-such-package\n")
+    tree.hyperparameters({"sagemaker_program": '"bin/run.sh"', "text": json.dumps(AWKWARD),
+                          "empty": '""'})
+    code, output = tree.run()
+    assert code == 0, output
+    found = (tree.layout.output_data / "args").read_text()
+    assert found == f"--empty||--text|{AWKWARD}|"
+    assert f"in {tree.layout.code} as algo-1" in output
+    assert not (tree.layout.code / "made").exists()
+
+
+def test_a_program_of_the_source_is_run_by_its_first_line(tree, script):
+    """TK-04"""
+    script("#!/usr/bin/env python3\nimport sys; print('here', sys.argv)\n", "fit")
+    tree.hyperparameters({"sagemaker_program": '"fit"', "a": "1"})
+    code, output = tree.run()
+    assert code == 0, output
+    assert "here ['./fit', '-a', '1']" in output
+
+
+def test_a_shell_script_s_failure_is_its_python_program_s(tree, script):
+    """TK-09, TK-10"""
+    script("def fit():\n    raise ValueError('no good')\nfit()\n")
+    script("set -e\npython train.py\n", "run.sh")
+    tree.hyperparameters({"sagemaker_program": '"run.sh"'})
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("ValueError: no good at train.py:2 in fit: raise ValueError(")
+    script("echo begun; no-such-command --flag\n", "run.sh")
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("run.sh exited with code 127")
+    assert "no-such-command: not found" in tree.failure
+
+
+def test_a_first_line_that_names_no_program_is_told(tree, script):
+    script("#!/no/such/shell\necho\n", "run.sh")
+    tree.hyperparameters({"sagemaker_program": '"run.sh"'})
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("run.sh: ./run.sh cannot be run: No such file or directory")
+    assert "[SCRIPT_NOT_STARTED]" in tree.failure
+
+
+def test_a_child_process_s_exception_is_the_cause(tree, script):
+    """Pain 2: not that some command has returned a code."""
+    script("raise KeyError('column')\n", "prepare.py")
+    script("import subprocess, sys\nsubprocess.run([sys.executable, 'prepare.py'], check=True)\n")
+    tree.hyperparameters(QUOTED)
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("KeyError: 'column' at prepare.py:1")
+
+
+def test_a_framework_s_training_program_is_run_in_place_of_the_script(tree):
+    """TK-01: SAGEMAKER_TRAINING_MODULE; it finds the variables, and fetches code by itself."""
+    code, output = tree.run(
+        SAGEMAKER_TRAINING_MODULE="training_framework:main", SAGEMAKER_PROGRAM="train.py",
+        SAGEMAKER_SUBMIT_DIRECTORY="s3://bkt/nowhere.tar.gz",
+    )
+    assert code == 0, output
+    assert "the framework trains train.py for training_framework:main" in output
+    code, _ = tree.run(SAGEMAKER_TRAINING_MODULE="training_framework:fail")
+    assert code == 1
+    assert tree.failure.startswith("LookupError: no script at ")
+    code, _ = tree.run(SAGEMAKER_TRAINING_MODULE="training_framework")
+    assert code == 1
+    assert "[TRAINING_MODULE_INVALID]" in tree.failure
+
+
+def test_an_algorithm_and_a_framework_s_program_are_one_too_many(tree):
+    code, _ = tree.run(
+        SAGEMAKER_TRAINING_MODULE="training_framework:main", BYOA_ALGORITHM="nearest-centroid"
+    )
+    assert code == 1
+    assert "[ALGORITHM_AMBIGUOUS]" in tree.failure
+    assert "SAGEMAKER_TRAINING_MODULE" in tree.failure
+
+
+# --- the end ---
+
+
+def test_success_is_written_down_and_an_earlier_one_s_is_removed(tree, script):
+    """TK-09"""
+    script("pass\n")
+    tree.hyperparameters(QUOTED)
+    success = tree.layout.output / "success"
+    assert tree.run()[0] == 0
+    assert success.exists() and tree.failure is None
+    script("raise SystemExit(3)\n")
+    assert tree.run()[0] == 1
+    assert not success.exists() and tree.failure is not None
+
+
+def test_what_is_written_to_intermediate_is_copied_to_s3(tree, script, sagemaker):
+    """TK-13; a platform that has made the directory does it by itself (TRAIN-33)."""
+    bucket = f"intermediate-{os.getpid()}"
+    client = sagemaker.client("s3")
+    client.create_bucket(Bucket=bucket)
+    script("""
+        import os, time
+        from pathlib import Path
+        place = Path(os.environ["SM_OUTPUT_INTERMEDIATE_DIR"])
+        (place / "early").mkdir()
+        (place / "early" / "a.txt").write_text("first")
+        time.sleep(3)
+        (place / "late.txt").write_text("second")
+    """)
+    tree.hyperparameters({"sagemaker_s3_output": f'"s3://{bucket}/out/"', **QUOTED})
+    aws = {"AWS_ENDPOINT_URL": sagemaker.url, "AWS_REGION": "us-east-1",
+           "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    code, output = tree.run(TRAINING_JOB_NAME="job-1", **aws)
+    assert code == 0, output
+    listed = client.list_objects_v2(Bucket=bucket)["Contents"]
+    assert [each["Key"] for each in listed] == [
+        "out/job-1/output/intermediate/early/a.txt", "out/job-1/output/intermediate/late.txt",
+    ]
+    early, late = (each["LastModified"] for each in listed)
+    assert early < late, "while the script ran"
+
+
+# --- what the toolkit does, and this does not ---
+
+
+def test_nothing_third_party_is_imported_on_the_way_to_the_script(tree, script):
+    """Pain 13, pain 27: a script's dependencies cannot conflict with ours; nor need the training
+    toolkit be there."""
+    script("print('ran')\n")
+    tree.hyperparameters(QUOTED)
     program = (
         "import sys\n"
-        "sys.modules['sagemaker_training'] = None\n"
-        "import importlib.util\n"
-        "real = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'sagemaker_training'"
-        " else real(name, *a)\n"
+        "before = set(sys.modules)\n"
         "from byoa.container.__main__ import main\n"
-        "sys.exit(main(['train']))\n"
+        "code = main(['train'])\n"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print('foreign', sorted(names - set(sys.stdlib_module_names) - {'byoa'}))\n"
+        "sys.exit(code)\n"
     )
-    tree.hyperparameters(QUOTED)
     done = subprocess.run(
-        [sys.executable, "-c", program], env=tree.environ(), timeout=60, capture_output=True
+        [sys.executable, "-c", program], env=tree.environ(), timeout=60, capture_output=True,
+        text=True,
     )
-    assert done.returncode == 1
-    assert "pip install 'byoa[script]'" in tree.failure
-    assert "[SCRIPT_MODE_MISSING]" in tree.failure
+    assert done.returncode == 0, done.stderr
+    assert "foreign []" in done.stdout
 
 
-# --- where the code comes from ---
-
-
-def archive(files, mode="w:gz"):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as tar:
-        for name, text in files.items():
-            data = text.encode()
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def test_a_directory_is_copied_into_the_code_directory(layout, tmp_path):
-    source = tmp_path / "src"
-    (source / "lib").mkdir(parents=True)
-    (source / "train.py").write_text("1")
-    (source / "lib" / "a.py").write_text("2")
-    script_mode.fetch(str(source), layout, {})
-    assert (layout.code / "lib" / "a.py").read_text() == "2"
-
-
-def test_a_directory_of_the_contract_is_found_in_the_layout(layout):
-    channel = layout.channel("code")
-    channel.mkdir()
-    (channel / "train.py").write_text("1")
-    script_mode.fetch("/opt/ml/input/data/code", layout, {})
-    assert (layout.code / "train.py").exists()
-
-
-@pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_an_archive_is_unpacked(layout, tmp_path, form):
-    path = tmp_path / "source dir.tar.gz"
-    path.write_bytes(archive({"train.py": "1"}))
-    script_mode.fetch(form.format(path), layout, {})
-    assert (layout.code / "train.py").read_text() == "1"
-
-
-def test_what_is_in_the_code_directory_already_is_used(layout, tmp_path):
-    """TK-03"""
-    (layout.code / "train.py").write_text("mine")
-    script_mode.fetch("s3://bkt/nowhere.tar.gz", layout, {})
-    assert (layout.code / "train.py").read_text() == "mine"
-
-
-def test_an_archive_that_would_leave_the_directory_is_refused(layout, tmp_path):
-    path = tmp_path / "evil.tar.gz"
-    path.write_bytes(archive({"../outside.py": "1"}))
-    with pytest.raises(AlgorithmError, match="SOURCE_INVALID"):
-        script_mode.fetch(str(path), layout, {})
-    assert not (layout.root / "outside.py").exists()
-
-
-def test_a_source_that_is_no_archive_or_does_not_exist_is_named(layout, tmp_path):
-    (tmp_path / "x").write_text("not a tar")
-    with pytest.raises(AlgorithmError, match="SOURCE_INVALID"):
-        script_mode.fetch(str(tmp_path / "x"), layout, {})
-    with pytest.raises(AlgorithmError, match="SOURCE_MISSING"):
-        script_mode.fetch(str(tmp_path / "nowhere"), layout, {})
-
-
-@pytest.fixture
-def s3(tmp_path, monkeypatch):
-    """An HTTP server that answers GET and HEAD of one bucket's objects, as S3 does."""
-    import threading
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    objects = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            data = objects.get(self.path)
-            self.send_response(200 if data is not None else 404)
-            self.send_header("Content-Length", str(len(data or b"")))
-            self.send_header("ETag", '"e"')
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(data or b"")
-
-        do_HEAD = do_GET
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    yield objects, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_an_object_in_s3_is_downloaded_and_unpacked(layout, s3):
-    """TRAIN-45, TK-08: S3_ENDPOINT_URL and the Region are honoured."""
-    objects, url = s3
-    objects["/bkt/job-1/source/sourcedir.tar.gz"] = archive({"train.py": "from s3"})
-    environ = {"S3_ENDPOINT_URL": url, "AWS_REGION": "us-west-2"}
-    script_mode.fetch("s3://bkt/job-1/source/sourcedir.tar.gz", layout, environ)
-    assert (layout.code / "train.py").read_text() == "from s3"
-
-
-def test_an_object_that_is_not_there_is_named(layout, s3):
-    environ = {"S3_ENDPOINT_URL": s3[1]}
-    with pytest.raises(AlgorithmError, match="SOURCE_DOWNLOAD_FAILED") as caught:
-        script_mode.fetch("s3://bkt/none.tar.gz", layout, environ, region="us-west-2")
-    assert caught.value.message.startswith("s3://bkt/none.tar.gz: ")
-
-
-# --- the entry point ---
-
-
-@pytest.mark.parametrize(("entry", "code"), [
-    ("run.sh", "ENTRY_POINT_UNSUPPORTED"), ("package", "ENTRY_POINT_UNSUPPORTED"),
-    ("../train.py", "ENTRY_POINT_OUTSIDE"), ("trian.py", "ENTRY_POINT_MISSING"),
-])
-def test_an_entry_point_that_cannot_run_is_refused(layout, entry, code):
-    """TK-04"""
-    (layout.code / "train.py").write_text("")
-    with pytest.raises((AlgorithmError, UnsupportedError)) as caught:
-        script_mode.check_entry(entry, layout.code)
-    assert caught.value.code == code
-
-
-def test_a_mistyped_entry_point_is_corrected(layout):
-    (layout.code / "train.py").write_text("")
-    with pytest.raises(AlgorithmError, match="did you mean 'train.py'"):
-        script_mode.check_entry("trian.py", layout.code)
-
-
-def test_a_source_that_is_a_package_is_refused(layout):
-    (layout.code / "train.py").write_text("")
-    (layout.code / "setup.py").write_text("")
-    with pytest.raises(UnsupportedError, match="requirements.txt"):
-        script_mode.check_entry("train.py", layout.code)
+def test_the_name_of_an_error_in_the_output_is_no_error(tree, script):
+    """TK-10 looks for names of exceptions in lines; here only a traceback's shape counts."""
+    script("""
+        print("ValueError: a warning that a library prints", flush=True)
+        print("no MemoryError here", flush=True)
+        raise SystemExit(3)
+    """)
+    tree.hyperparameters(QUOTED)
+    assert tree.run()[0] == 1
+    assert tree.failure.startswith("train.py exited with code 3 and printed no traceback")
+    assert "OutOfMemory" not in tree.failure

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from byoa.local.control.training_request import _wrong_program
 from byoa.local.errors import ValidationException
 
 SCRIPT = "pass"
@@ -274,3 +275,33 @@ def test_what_clients_always_send_is_accepted(laboratory: Any, job: Any) -> None
     assert described["StoppingCondition"] == {"MaxRuntimeInSeconds": 86_400}  # TRAIN-24
     assert described["InfraCheckConfig"] == {"EnableInfraCheck": True}
     assert "SessionChainingConfig" not in described
+
+
+@pytest.mark.parametrize(
+    ("members", "right"),
+    [
+        (with_channel(InputMode="FastFile"), False),
+        (with_channel(DataSource=s3(S3DataDistributionType="ShardedByS3Key")), False),
+        (with_channel(), True),
+        (with_channel(ChannelName="other", InputMode="FastFile"), True),
+    ],
+)
+@pytest.mark.parametrize("arguments", [
+    ["/opt/ml/input/data/train/run.sh"], ["-c", "chmod +x /opt/ml/input/data/train/run.sh"],
+])
+def test_a_program_in_a_channel_must_be_whole_on_every_host(
+    laboratory: Any, training_request: Any, members: dict[str, Any], right: bool,
+    arguments: list[str],
+) -> None:
+    """TRAIN-09"""
+    request = training_request("job", **members, AlgorithmSpecification={
+        "TrainingImage": "byoa:latest", "TrainingInputMode": "File",
+        "ContainerEntrypoint": ["/bin/bash"], "ContainerArguments": arguments,
+    })
+    wrong = list(_wrong_program(request))
+    assert wrong == ([] if right else [
+        "Channel 'train' brings the program of ContainerEntrypoint: its InputMode must be File,"
+        " and its S3DataDistributionType FullyReplicated."
+    ])
+    if wrong:
+        assert refusal(laboratory, request) == wrong[0]

@@ -32,7 +32,9 @@ def test_the_environment_is_clean_and_the_platforms_names_win(
     assert found["A"] == "1" and found["LANG"] == "C.UTF-8"
     assert found.get("SAGEMAKER_BASE_DIR") in (None, str(box.ml))
     assert "SAGEMAKER_BIND_TO_PORT" not in found  # nothing is published
-    assert found["PATH"].split(os.pathsep)[0] == os.path.dirname(sys.executable)
+    own, machine = found["PATH"].split(os.pathsep)[:2]
+    assert Path(own).parent == Path(found["VIRTUAL_ENV"])  # of this container alone
+    assert machine == os.path.dirname(sys.executable)
     assert not {"AWS_PROFILE", "MY_SECRET"} & found.keys()
     assert found["HOME"] != os.environ.get("HOME")
     assert not Path(found["TMPDIR"]).exists()  # removed with the container
@@ -150,6 +152,34 @@ def test_an_unknown_image_is_refused_naming_what_there_is(
         plain_runner.check("registry.example.com:5000/team/xgboost:1")
     with pytest.raises(UnsupportedError):
         plain_runner.start(spec("", image="python:3.12"))
+
+
+def test_what_an_entrypoint_installs_leaves_this_machine_s_python_alone(
+    process_runner: Any, spec: Any, run: Any
+) -> None:
+    """As the SDK's drivers do: `pip install` in the container, whose environment goes with it."""
+    box = spec("", entrypoint=("/bin/sh", "-c", """
+        python -c 'import sys, sysconfig; print(sysconfig.get_path("purelib"))'
+        python -c 'import numpy; print("numpy is there")'
+        python -m pip --version
+    """))
+    assert run(process_runner, box).code == 0
+    place, numpy, pip = box.log.read_text().splitlines()
+    assert not Path(place).is_relative_to(sys.prefix)
+    assert not Path(place).exists(), "it goes with the container"
+    assert numpy == "numpy is there" and pip.startswith("pip ")
+
+
+def test_a_text_that_names_opt_ml_needs_a_real_one(
+    plain_runner: Any, images: Any, tmp_path: Path, sandbox_available: bool
+) -> None:
+    """TRAIN-02: what the SDK v3 sends, and what a shell's own text could not be given."""
+    program = ("/bin/bash", "-c", "chmod +x /opt/ml/input/data/code/run.sh")
+    with pytest.raises(UnsupportedError, match="ENTRYPOINT_UNAVAILABLE"):
+        plain_runner.check("byoa", program=program)
+    plain_runner.check("byoa", program=("/bin/bash", "/opt/ml/input/data/code/run.sh"))
+    if sandbox_available:
+        ProcessRunner(images, tmp_path).check("byoa", program=program)
 
 
 def test_isolation_is_refused_where_there_are_no_namespaces(plain_runner: Any, spec: Any) -> None:
