@@ -15,9 +15,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from byoa.container.errors import ByoaError
-from byoa.local.commands import box, build, check, demo, image, prune, records, server
+from byoa.local.commands import (
+    box,
+    build,
+    check,
+    demo,
+    image,
+    interrupt,
+    prune,
+    records,
+    server,
+)
 
-MODULES = (server, box, build, check, records, image, prune, demo)
+MODULES = (server, box, build, check, records, interrupt, image, prune, demo)
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from byoa.container.contract import Layout
 from byoa.container.errors import ByoaError
+from byoa.local.control import attempts
 from byoa.local.control.log_follower import Event
 from byoa.local.control.training_container import container_name, hosts_of, network_of
 from byoa.local.control.training_host import TrainingHost
@@ -60,7 +61,7 @@ class TrainingCluster:
 
     def name_hosts(self, row: Row) -> None:
         """Write down what is going to run, so that another server finds it."""
-        moment = int(time.time())
+        moment = attempts.stream_moment(row)
         set_host_entries(row, {
             host.name: HostEntry(
                 container_name(row, host.name), f"{row.name}/{host.name}-{moment}"
@@ -141,7 +142,10 @@ class TrainingCluster:
                 except ByoaError as error:  # nobody can ask about it any more
                     log.warning("%s of %s: %s", host.name, self._network.name, error)
                 host.container.remove()
-        self._services.runner.release(self._network)
+        try:
+            self._services.runner.release(self._network)
+        except ByoaError as error:
+            log.warning("%s is not released: %s", self._network.name, error)
 
     def _running(self) -> list[TrainingHost]:
         return [host for host in self.hosts if host.exit is None]

@@ -100,6 +100,11 @@ class TrainingHost:
     def failed(self) -> bool:
         return self.exit is not None and self.exit.code != 0
 
+    @property
+    def lost(self) -> bool:
+        """Whether it did not end by itself: what ran it is gone."""
+        return self.container is not None and self.container.lost
+
     def finish_log(self) -> None:
         """Only now is the last line in the log service; to be called when the container ended."""
         if self._follower is not None:

@@ -11,14 +11,17 @@ from typing import Any
 
 from byoa.local.api.listing import page
 from byoa.local.api.tags import check_tags
+from byoa.local.control import spot
 from byoa.local.control import training_record as record
 from byoa.local.control.log_follower import LogService, mirror_path
 from byoa.local.control.log_replay import Ended, LogReplay
+from byoa.local.control.spot import Interruption
+from byoa.local.control.stop_causes import BY_SHUTDOWN
 from byoa.local.control.training_cluster import KILL_SECONDS
 from byoa.local.control.training_container import network_of
 from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_request import check, complete
-from byoa.local.control.training_run import BY_SHUTDOWN, TrainingRun, job_directory
+from byoa.local.control.training_run import TrainingRun, job_directory
 from byoa.local.control.training_services import MetricService, TrainingServices
 from byoa.local.errors import AwsError, ResourceInUse, ValidationException
 from byoa.local.runners.base import Runner
@@ -74,7 +77,7 @@ class TrainingJobs:
             self._clear(row)
             ended += [
                 Ended(row.caller, GROUP, each.stream, self._log(row, each), row.document["ended"])
-                for each in record.host_entries(row).values()
+                for each in record.all_entries(row)
             ]
         self._replay = LogReplay(self._services.logs, reversed(ended))
         self._replay.start()
@@ -154,6 +157,19 @@ class TrainingJobs:
             run.stop()
         return {}
 
+    def interrupt(self, caller: Caller, name: str, members: dict[str, Any]) -> dict[str, Any]:
+        """Take a job's instances away, as spot's owner does: no operation of SageMaker's."""
+        asked = Interruption.parse(members, notice=self._services.settings.stop_grace)
+        row = self._row(caller, {"TrainingJobName": name})
+        row = self._state.mutate(
+            record.KIND, caller, name, lambda row: spot.request(row, asked)
+        )
+        with self._lock:
+            run = self._runs.get(row.arn)
+        if run is not None:
+            run.interrupt(asked)
+        return {"TrainingJobName": name, "SecondaryStatus": row.document["secondary"]}
+
     def update(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """Refused: the profiler, warm pools and remote debugging do not run here."""
         name = request["TrainingJobName"]
@@ -181,7 +197,7 @@ class TrainingJobs:
             run.join(KILL_SECONDS)
         self._state.delete(record.KIND, caller, row.name)
         shutil.rmtree(self._directory(row), ignore_errors=True)
-        for each in record.host_entries(row).values():
+        for each in record.all_entries(row):
             self._services.logs.delete_stream(caller, GROUP, each.stream)
             shutil.rmtree(self._log(row, each).parent, ignore_errors=True)  # the job's
         return {}

@@ -32,9 +32,6 @@ _RESERVED = ("input", "model", "output", "errors")
 
 _ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
-    "EnableManagedSpotTraining": "instances are never interrupted here; leave it false and give no"
-    " MaxWaitTimeInSeconds",
-    "RetryStrategy": "a failed job is not run again; submit it without, and again when it failed",
     "DebugRuleConfigurations": "rules are processing jobs, which are not run yet; read the tensors"
     " that DebugHookConfig has written",
     "ProfilerRuleConfigurations": "rules are processing jobs, which are not run yet; in the Python"

@@ -62,6 +62,11 @@ class Container(ABC):
     def address(self) -> tuple[str, int] | None:
         """Host and port where the published port answers on this machine."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether its `exit` is made up: what watched it was killed, and it with that."""
+        return False
+
     @abstractmethod
     def wait(self, timeout: float) -> Exit | None:
         """The exit, or None when it still runs after `timeout` seconds (0 looks once)."""

@@ -206,6 +206,10 @@ class ProcessContainer(Container):
         return None if self._address is None else (str(self._address[0]), int(self._address[1]))
 
     @property
+    def lost(self) -> bool:
+        return self._exit is _LOST
+
+    @property
     def is_known(self) -> bool:
         """Whether it runs, or has left its exit."""
         return identity.is_running(self._pid, self._started) or self._left_exit() is not None

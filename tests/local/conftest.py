@@ -150,6 +150,11 @@ class Processes:
         self.kill(name)
         shutil.rmtree(path)
 
+    def vanish(self, name: str = "") -> None:
+        """Kill what stands between it and the server."""
+        (path,) = self._directory.glob(f"*{name}")
+        os.kill(json.loads(path.joinpath("shim.json").read_text())["pid"], signal.SIGKILL)
+
     def clear(self) -> None:
         """Nothing: the services that were closed have ended theirs."""
 
@@ -176,6 +181,8 @@ class EngineContainers:
 
     def lose(self, name: str = "") -> None:
         self._runner._client.api.remove_container(self._find(name), force=True)
+
+    vanish = lose  # the engine's own account of it is gone
 
     def clear(self) -> None:
         """Remove what is left, and let go of the engine."""

@@ -63,12 +63,6 @@ def with_channel(**members: Any) -> dict[str, Any]:
                                 "KeepAlivePeriodInSeconds": 60}},
             "KeepAlivePeriodInSeconds .* use 0",
         ),
-        (
-            {"EnableManagedSpotTraining": True,
-             "StoppingCondition": {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}},
-            "EnableManagedSpotTraining .* leave it false",
-        ),
-        ({"RetryStrategy": {"MaximumRetryAttempts": 1}}, "RetryStrategy"),
         ({"RemoteDebugConfig": {"EnableRemoteDebug": True}}, "EnableRemoteDebug .* use false"),
         ({"ExperimentConfig": {"TrialName": "t"}}, "ExperimentConfig"),
         (
