@@ -211,6 +211,19 @@ def onlooker(runner_kind: str) -> Iterator[Callable[[Path], Any]]:
         each.clear()
 
 
+@pytest.fixture
+def start_server(runner_kind: str, onlooker: Any, new_sagemaker: Any) -> Any:
+    """Starts a server of the test's runner; its `onlooker` sees what it runs."""
+
+    def start() -> Any:
+        in_docker = {"BYOA_RUNNER": "docker", "BYOA_TEST": "restart"}
+        server = new_sagemaker(**(in_docker if runner_kind == "docker" else {}))
+        server.onlooker = onlooker(server.home)
+        return server
+
+    return start
+
+
 def _load_harness() -> Any:
     """`import hosting_harness` works in the tests below: this folder is no package."""
     place = Path(__file__).with_name("hosting_harness.py")

@@ -47,19 +47,6 @@ def slow(own_image: Any, tmp_path: Path) -> Callable[[Any], str]:
     return lambda server: str(own_image(server, folder, "slow:Slow"))
 
 
-@pytest.fixture
-def start_server(runner_kind: str, onlooker: Any, new_sagemaker: Any) -> Any:
-    """A server of the test's runner; `onlooker` sees what it runs."""
-
-    def start() -> Any:
-        in_docker = {"BYOA_RUNNER": "docker", "BYOA_TEST": "restart"}
-        server = new_sagemaker(**(in_docker if runner_kind == "docker" else {}))
-        server.onlooker = onlooker(server.home)
-        return server
-
-    return start
-
-
 def _submit(server: Any, request: Any, image: str, bucket: str) -> str:
     server.client("s3").create_bucket(Bucket=bucket)
     name = f"slow-{uuid.uuid4().hex[:8]}"
