@@ -67,12 +67,14 @@ class Supervisor:
         on_line: Callable[[str], None],
         stop_grace: float = 120.0,
         drain: float = DRAIN_SECONDS,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self.argv = list(argv)
         self.env = dict(env)
         self.cwd = cwd
         self.stop_grace = stop_grace
         self.drain = drain
+        self._stdin = stdin
         self.exit: Exit | None = None
         self._on_line = on_line
         self._line_error: BaseException | None = None
@@ -103,7 +105,7 @@ class Supervisor:
         try:
             self._started = time.monotonic()
             self._child = subprocess.Popen(  # noqa: S603 - an argv, never a shell
-                self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL,
+                self.argv, env=self.env, cwd=self.cwd, stdin=self._stdin,
                 stdout=child_output, stderr=child_output, start_new_session=True,
             )
         except BaseException:

@@ -20,6 +20,7 @@ from byoa.local.control.training_record import (
     set_host_entries,
 )
 from byoa.local.control.training_services import TrainingServices
+from byoa.local.runners.base import Warm
 from byoa.local.storage.state import Row
 
 KILL_SECONDS = 10.0  # from SIGKILL to the end
@@ -69,14 +70,14 @@ class TrainingCluster:
             for host in self.hosts
         })
 
-    def start(self, row: Row) -> None:
-        """Start the hosts that do not run yet."""
+    def start(self, row: Row, warm: dict[str, Warm]) -> None:
+        """Start the hosts that do not run yet; what `warm` has ready for them is theirs."""
         entries, services = host_entries(row), self._services
         image = row.document["request"]["AlgorithmSpecification"]["TrainingImage"]
         access = services.environment(row.caller, image)
         for host in self.hosts:
             if host.container is None:
-                host.start(row, entries[host.name], access)
+                host.start(row, entries[host.name], access, warm.pop(host.name, None))
 
     def follow(self, row: Row) -> None:
         entries = host_entries(row)

@@ -14,7 +14,7 @@ from byoa.local.control.log_follower import Event, LogFollower, cloudwatch, mirr
 from byoa.local.control.training_container import container_spec, hosts_of, write_config
 from byoa.local.control.training_record import HostEntry
 from byoa.local.control.training_services import TrainingServices
-from byoa.local.runners.base import Container
+from byoa.local.runners.base import Container, Warm
 from byoa.local.storage.state import Row
 
 GROUP = "/aws/sagemaker/TrainingJobs"
@@ -63,9 +63,11 @@ class TrainingHost:
         self.container = self._services.runner.adopt({"name": entry.container})
         return self.container is not None
 
-    def start(self, row: Row, entry: HostEntry, access: Mapping[str, str]) -> None:
+    def start(
+        self, row: Row, entry: HostEntry, access: Mapping[str, str], warm: Warm | None = None
+    ) -> None:
         spec = container_spec(row, self.name, self.layout, self._log(entry), access)
-        self.container = self._services.runner.start(spec)
+        self.container = self._services.runner.start(spec, warm)
 
     def follow(self, entry: HostEntry) -> None:
         """Hand on the container's lines, and sync its directories, from now on."""

@@ -46,7 +46,6 @@ _ALGORITHM_REFUSALS = {
 }
 _RESOURCE_REFUSALS = {
     "InstanceGroups": _ONE_TYPE,
-    "KeepAlivePeriodInSeconds": "there are no warm pools: a job starts in a blink; use 0",
     "TrainingPlanArn": "leave it out",
     "InstancePlacementConfig": "leave it out",
     "InstancePreferences": "use InstanceType",
@@ -181,6 +180,7 @@ def _check_wrong(request: Mapping[str, Any]) -> None:
         *_wrong_algorithm(request.get("AlgorithmSpecification") or {}),
         *_wrong_channels(request.get("InputDataConfig") or []),
         *_wrong_times(request),
+        *_wrong_pool(request),
         *_wrong_places(request),
     ])
 
@@ -225,6 +225,19 @@ def _wrong_times(request: Mapping[str, Any]) -> Iterator[str]:
             )
     elif wait is not None:
         yield "MaxWaitTimeInSeconds must be given only with EnableManagedSpotTraining."
+
+
+def _wrong_pool(request: Mapping[str, Any]) -> Iterator[str]:
+    resources = request.get("ResourceConfig") or {}
+    if not resources.get("KeepAlivePeriodInSeconds"):
+        return
+    for name, given in (("EnableManagedSpotTraining", request.get("EnableManagedSpotTraining")),
+                        ("ResourceConfig.InstanceGroups", resources.get("InstanceGroups"))):
+        if given:
+            yield (
+                f"{name} and ResourceConfig.KeepAlivePeriodInSeconds exclude each other: warm pools"
+                " are of on-demand instances of one type."
+            )
 
 
 def _wrong_places(request: Mapping[str, Any]) -> Iterator[str]:

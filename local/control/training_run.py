@@ -18,7 +18,7 @@ from pathlib import Path
 
 from byoa.container.contract import failure_reason, read_failure
 from byoa.container.errors import ByoaError
-from byoa.local.control import attempts, spot
+from byoa.local.control import attempts, spot, warm_pools
 from byoa.local.control import training_record as record
 from byoa.local.control.attempts import PlatformFault
 from byoa.local.control.channels_download import DownloadError
@@ -31,6 +31,8 @@ from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_output import UploadError, check_bucket, upload
 from byoa.local.control.training_request import metric_definitions
 from byoa.local.control.training_services import TrainingServices
+from byoa.local.control.warm_pools import WarmPools
+from byoa.local.runners.base import Warm
 from byoa.local.settings import Caller
 from byoa.local.storage.state import Missing, Row
 
@@ -56,8 +58,10 @@ class _Interrupted(Exception):
 class TrainingRun:
     """Runs the job of a row; `start` for a new one, `resume` for one of an earlier server."""
 
-    def __init__(self, services: TrainingServices, row: Row) -> None:
+    def __init__(self, services: TrainingServices, row: Row, pools: WarmPools) -> None:
         self._services = services
+        self._pools = pools
+        self._warm: dict[str, Warm] = {}  # by host
         self._caller, self._name = row.caller, row.name
         self._request = row.document["request"]
         self.directory = job_directory(services.settings.home, row.caller, row.name)
@@ -177,6 +181,7 @@ class TrainingRun:
             self._check_stop()
             self._stop.wait(min(left, LOOK_SECONDS))
         self._enter("Starting", "Preparing the instances for training")
+        self._warm = self._pools.claim(self._row())
         shutil.rmtree(self.directory, ignore_errors=True)  # of an attempt that did not get far
         self._set_clocks(self._mutate(attempts.begin))
         self._enter("Downloading", "Downloading input data")
@@ -189,7 +194,7 @@ class TrainingRun:
         if not record.host_entries(self._row()):
             self._mutate(self._cluster.name_hosts)
         self._enter("Training", "Training image download completed. Training in progress.")
-        self._cluster.start(self._row())
+        self._cluster.start(self._row(), self._warm)
         self._note(started_container=True)
 
     def _supervise(self) -> None:
@@ -366,6 +371,7 @@ class TrainingRun:
                 final = ("Stopped", self._cause.secondary, self._cause.message)
             row.document["metrics"] = self._scraper.final
             record.end(row, *final, reason)
+            warm_pools.open_pool(row)
 
         row = self._mutate(change)
         log.info("training job %s: %s %s", self._name, row.status, reason or "")
@@ -387,6 +393,8 @@ class TrainingRun:
     def _tidy(self) -> None:
         """Remove what the job no longer needs; a failed one keeps all but its input data."""
         self._cluster.let_go()
+        for warm in self._warm.values():
+            warm.close()
         if self._leave:
             return
         self._cluster.remove()
@@ -396,6 +404,8 @@ class TrainingRun:
                 shutil.rmtree(layout.data, ignore_errors=True)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
+        if row is not None:
+            self._pools.keep(row)
 
 
 def job_directory(home: Path, caller: Caller, name: str) -> Path:
