@@ -183,9 +183,11 @@ class WarmPools:
             self._change(other, take)
             if not taken:  # somebody was quicker
                 continue
-            self._change(row, lambda found, began=taken[0]: found.document.update(
-                pool_began=began
-            ))
+
+            def inherit(found: Row, began: float = taken[0]) -> None:
+                found.document["pool_began"] = began
+
+            self._change(row, inherit)
             return self._forget(other)
         return {}
 
