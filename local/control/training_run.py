@@ -232,6 +232,8 @@ class TrainingRun:
         if not spot.has_begun(self._mutate(spot.begin)):
             return  # somebody has stopped the job meanwhile
         by_itself = self._end_hosts(interruption.notice)
+        if self._leave:
+            raise _Left
         if self._stop.is_set():  # during the notice: the stop wins
             return self._stopping()
         if by_itself:  # until the notice is over the instances are there, and what is on them
