@@ -25,7 +25,8 @@ from byoa.local.control.channels_download import DownloadError
 from byoa.local.control.log_follower import Event
 from byoa.local.control.metric_scraper import MetricScraper
 from byoa.local.control.spot import Interruption
-from byoa.local.control.stop_causes import BY_RUNTIME, BY_USER, BY_WAIT, Cause
+from byoa.local.control.stop_causes import BY_USER, Cause
+from byoa.local.control.training_clocks import Clocks
 from byoa.local.control.training_cluster import TrainingCluster
 from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_output import UploadError, check_bucket, upload
@@ -74,7 +75,7 @@ class TrainingRun:
         self._ended = threading.Event()
         self._scraper = MetricScraper(metric_definitions(self._request))
         self._scraping = threading.Lock()
-        self._set_clocks(row)
+        self._clocks = Clocks(row)
         self._cluster = TrainingCluster(services, row, self.directory, self._scrape)
         self._thread = threading.Thread(
             target=self._main, name=f"training-{self._name}", daemon=True
@@ -171,7 +172,7 @@ class TrainingRun:
         self._cluster.remove()
         row = self._mutate(change)
         self._interruption = None
-        self._set_clocks(row)
+        self._clocks = Clocks(row)
         self._cluster = TrainingCluster(self._services, row, self.directory, self._scrape)
 
     def _prepare(self) -> None:
@@ -183,7 +184,7 @@ class TrainingRun:
         self._enter("Starting", "Preparing the instances for training")
         self._warm = self._pools.claim(self._row())
         shutil.rmtree(self.directory, ignore_errors=True)  # of an attempt that did not get far
-        self._set_clocks(self._mutate(attempts.begin))
+        self._clocks = Clocks(self._mutate(attempts.begin))
         self._enter("Downloading", "Downloading input data")
         check_bucket(services.buckets, self._request)
         self._cluster.prepare(self._row(), self._check_stop)
@@ -292,24 +293,9 @@ class TrainingRun:
 
     # --- clocks, stops and interruptions ---
 
-    def _set_clocks(self, row: Row) -> None:
-        """When the limits of time are reached: that of all attempts together, which runs while
-        there are instances (TRAIN-153), and that of spot jobs, which always does (TRAIN-152)."""
-        stopping, document, now = self._request["StoppingCondition"], row.document, time.time()
-        self._runtime_ends = self._wait_ends = math.inf
-        if "started" in document and document.get("running_since", 0.0) is not None:
-            left = stopping["MaxRuntimeInSeconds"] - record.training_seconds(document, now)
-            self._runtime_ends = time.monotonic() + left
-        if "MaxWaitTimeInSeconds" in stopping:
-            left = stopping["MaxWaitTimeInSeconds"] - (now - row.created)
-            self._wait_ends = time.monotonic() + left
-
     def _check_clocks(self) -> None:
-        now = time.monotonic()
-        if now >= self._runtime_ends:
-            self.stop(BY_RUNTIME)
-        elif now >= self._wait_ends:
-            self.stop(BY_WAIT)
+        if (cause := self._clocks.reached()) is not None:
+            self.stop(cause)
 
     def _check_stop(self) -> None:
         """While there is no container: raises where the attempt is not to go on."""
