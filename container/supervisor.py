@@ -72,12 +72,14 @@ class Supervisor:
         drain: float = DRAIN_SECONDS,
         tee: Callable[[bytes], None] | None = None,
         group: bool = False,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self.argv = list(argv)
         self.env = dict(env)
         self.cwd = cwd
         self.stop_grace = stop_grace
         self.drain = drain
+        self._stdin = stdin
         self.exit: Exit | None = None
         self._on_line = on_line
         self._tee = tee
@@ -110,7 +112,7 @@ class Supervisor:
         try:
             self._started = time.monotonic()
             self._child = subprocess.Popen(  # noqa: S603 - an argv, never a shell
-                self.argv, env=self.env, cwd=self.cwd, stdin=subprocess.DEVNULL,
+                self.argv, env=self.env, cwd=self.cwd, stdin=self._stdin,
                 stdout=child_output, stderr=child_output, start_new_session=True,
             )
         except BaseException:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from byoa.container import account, contract
+from byoa.container import account, contract, warm
 from byoa.container.contract import Layout
 from byoa.container.errors import AlgorithmError, ByoaError, UnsupportedError, failure_report
 from byoa.container.hardware import Hardware, measure, size
@@ -68,6 +68,10 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
             lines.watch(stream)
     faulthandler.enable()
+    if environ.get(warm.WARM_VARIABLE) and not warm.wait(
+        REGISTRY, environ.get(contract.ALGORITHM_VARIABLE)
+    ):
+        return contract.EXIT_SUCCESS  # the pool is no more
     layout = Layout.from_environment(environ)
     account.settle()
     try:

@@ -15,9 +15,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from byoa.container.errors import ByoaError
-from byoa.local.commands import box, build, check, demo, image, metrics, prune, records, server
+from byoa.local.commands import (
+    box,
+    build,
+    check,
+    demo,
+    image,
+    interrupt,
+    metrics,
+    prune,
+    records,
+    server,
+)
 
-MODULES = (server, box, build, check, records, metrics, image, prune, demo)
+MODULES = (server, box, build, check, records, metrics, interrupt, image, prune, demo)
 
 
 class Parser(argparse.ArgumentParser):

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from byoa.container.errors import ByoaError
 
 STATUS_PATH = "/_byoa/status"
+INTERRUPT_PATH = "/_byoa/interrupt"
+JSON = "application/json"
 _TARGETS = {"sagemaker": "SageMaker", "logs": "Logs_20140328"}
 
 

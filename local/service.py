@@ -30,7 +30,7 @@ from byoa.local.api.sagemaker import ControlPlane
 from byoa.local.aws.logs import Logs
 from byoa.local.aws.metrics import Metrics
 from byoa.local.aws.services import AwsServices
-from byoa.local.client import STATUS_PATH, lock_path, record_path
+from byoa.local.client import INTERRUPT_PATH, JSON, STATUS_PATH, lock_path, record_path
 from byoa.local.control.endpoint_configs import EndpointConfigs
 from byoa.local.control.endpoint_instances import Platform
 from byoa.local.control.endpoints import Endpoints
@@ -38,6 +38,7 @@ from byoa.local.control.left_behind import wanted
 from byoa.local.control.models import Models
 from byoa.local.control.training_jobs import TrainingJobs
 from byoa.local.environment import ca_directory
+from byoa.local.errors import AwsError
 from byoa.local.runners.auto import AutoRunner
 from byoa.local.runners.base import Runner
 from byoa.local.runners.engine import test_label
@@ -59,6 +60,7 @@ log = logging.getLogger(__name__)
 STOP_JOBS_SECONDS = 10.0
 STOP_ENDPOINTS_SECONDS = 35.0
 STOP_CONNECTIONS_SECONDS = 5.0
+REQUEST_LIMIT = 64 * 1024  # bytes of a request of `byoa`'s own
 LOCK_ATTEMPTS, LOCK_SECONDS = 5, 0.1
 
 
@@ -157,6 +159,8 @@ class Service:
     def _handle(self, request: Request) -> Response:
         if request.path == STATUS_PATH:
             return self._status()
+        if request.path == INTERRUPT_PATH:
+            return self._interrupt(request)
         return self._dispatch(request)
 
     def _status(self) -> Response:
@@ -170,7 +174,22 @@ class Service:
             "runner": self.runner.name,
             "containers": self.runner.describe(),
         }
-        return Response(200, [("Content-Type", "application/json")], json.dumps(document).encode())
+        return _json(200, document)
+
+    def _interrupt(self, request: Request) -> Response:
+        """`byoa interrupt`. A page of a browser cannot send this content type to another's server
+        without being asked first (CORS)."""
+        if request.method != "POST" or request.headers.get("content-type") != JSON:
+            return _json(405, {"message": f"expected POST with Content-Type: {JSON}"})
+        try:
+            asked = json.loads(request.body.read(REQUEST_LIMIT))
+            caller = Caller(self.settings.account, asked.pop("region"))
+            answer = self.training_jobs.interrupt(caller, asked.pop("job"), asked)
+        except AwsError as error:
+            return _json(error.status, {"__type": error.code, "message": error.message})
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            return _json(400, {"message": f"expected a JSON object with region and job: {error}"})
+        return _json(200, answer)
 
     def _listen_on(self, address: str) -> int:
         """Serve containers at one more address of this machine; the port there. Theirs is never
@@ -216,6 +235,10 @@ class Service:
             "AWS_DEFAULT_REGION": caller.region,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+
+def _json(status: int, document: object) -> Response:
+    return Response(status, [("Content-Type", JSON)], json.dumps(document).encode())
 
 
 def _runner(settings: Settings, images: Images, listen: Callable[[str], int]) -> Runner:

@@ -48,7 +48,7 @@ def _client(args: argparse.Namespace) -> Client:
 def run_jobs(args: argparse.Namespace) -> int:
     server = _client(args)
     if args.name:
-        return _show(args, _describe_job(server, args.name))
+        return _show(args, describe_job(server, args.name))
     jobs = server.pages("ListTrainingJobs", "TrainingJobSummaries")
     rows = [
         (
@@ -96,7 +96,7 @@ def _find_log(server: Client, name: str) -> tuple[str, str, Any]:
     endpoints = [each["EndpointName"] for each in server.pages("ListEndpoints", "Endpoints")]
     if name in jobs:
         return "/aws/sagemaker/TrainingJobs", f"{name}/", lambda: (
-            _describe_job(server, name)["TrainingJobStatus"] in TRANSIENT
+            describe_job(server, name)["TrainingJobStatus"] in TRANSIENT
         )
     if name in endpoints:
         return f"/aws/sagemaker/Endpoints/{name}", "", lambda: name in [
@@ -133,7 +133,7 @@ def _print_stream(
             return
 
 
-def _describe_job(server: Client, name: str) -> dict[str, Any]:
+def describe_job(server: Client, name: str) -> dict[str, Any]:
     try:
         return server.call("DescribeTrainingJob", TrainingJobName=name)
     except ServerError as error:

@@ -3,27 +3,41 @@ intermediate output.
 
 Objects are restored once, before the container starts; new and changed files go up while it runs,
 deletions too where the two are to be the same (TRAIN-170, TRAIN-171).
+
+A file goes up when it has been the same for an interval, and only if it still is when its bytes
+have been read: what is being written is not in S3, nor half of what is being replaced. What is left
+when the container has ended goes up as it is, but for names that end with `.sagemaker-ignore`, of
+directories too (TRAIN-173): whoever is killed while writing under a final name leaves half a file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from byoa.container.contract import CHECKPOINT_IGNORED_SUFFIXES
+from byoa.container.contract import CHECKPOINT_IGNORED_SUFFIXES as IGNORED
 from byoa.container.errors import ByoaError
-from byoa.local.storage.buckets import Buckets, parse_s3_uri
+from byoa.local.storage.buckets import Buckets, ObjectMissing, parse_s3_uri
 from byoa.local.storage.packing import shown
 
 INTERVAL_SECONDS = 1.0
+# A deletion waits until new files have gone up: the last checkpoint is removed when the next one is
+# written, and one of them has to be in S3. No longer, for a file may grow for ever.
+DELETION_ROUNDS = 60
 JOIN_SECONDS = 600.0  # for an upload that is under way
 
 log = logging.getLogger(__name__)
 
-_Mark = tuple[int, int]  # size and modification time in nanoseconds
+_Mark = tuple[int, int, int]  # size, modification time in nanoseconds, inode
+
+
+class _Changed(Exception):
+    """The file is not the one any more whose bytes were read."""
 
 
 class DirectorySync:
@@ -48,6 +62,7 @@ class DirectorySync:
         self._left_out: dict[str, str] = {}
         self._uploaded: dict[str, _Mark] = {}
         self._before: dict[str, _Mark] = {}
+        self._waited = 0  # rounds that a deletion has waited
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="sync", daemon=True)
 
@@ -60,7 +75,8 @@ class DirectorySync:
             if not rest or rest.endswith("/") or any(part in ("", ".", "..") for part in parts):
                 continue  # a folder's marker, or a key that is no path
             check()
-            self._buckets.materialise(self._bucket, each.key, self._directory / rest)
+            with contextlib.suppress(ObjectMissing):  # deleted since it was listed
+                self._buckets.materialise(self._bucket, each.key, self._directory / rest)
         self._uploaded = self._scan()
 
     def resume(self) -> None:
@@ -79,7 +95,9 @@ class DirectorySync:
 
         Raises ByoaError or OSError when it cannot."""
         self.abandon()
-        self._sync(self._scan())
+        found = self._scan()
+        self._upload(found)
+        self._delete(found)
         return list(self._left_out.values())
 
     def abandon(self) -> None:
@@ -97,21 +115,40 @@ class DirectorySync:
             growing = found.keys() - steady.keys()
             self._before = found
             try:
-                self._sync(steady, keep=growing)
+                self._upload(steady)
+                self._delete(found, new=growing - self._uploaded.keys())
             except (ByoaError, OSError) as error:
                 log.warning("%s is not synced to S3: %s", self._directory, error)
 
-    def _sync(self, found: dict[str, _Mark], keep: frozenset[str] | set[str] = frozenset()) -> None:
+    def _upload(self, found: dict[str, _Mark]) -> None:
         for name, mark in found.items():
-            if self._uploaded.get(name) != mark:
-                try:
-                    self._buckets.put_file(
-                        self._bucket, f"{self._prefix}{name}", self._directory / name
-                    )
-                except FileNotFoundError:  # replaced or deleted meanwhile: the next round's
-                    continue
-                self._uploaded[name] = mark
-        for name in self._uploaded.keys() - found.keys() - keep if self._deletes else ():
+            if self._uploaded.get(name) == mark:
+                continue
+            path = self._directory / name
+
+            def unchanged(_: object, path: Path = path, mark: _Mark = mark) -> None:
+                if _mark(path) != mark:
+                    raise _Changed
+
+            try:
+                self._buckets.put_file(
+                    self._bucket, f"{self._prefix}{name}", path, condition=unchanged
+                )
+            except (OSError, _Changed):
+                if _mark(path) == mark:
+                    raise
+                continue  # replaced, deleted or cut short meanwhile: the next round's
+            self._uploaded[name] = mark
+
+    def _delete(self, found: dict[str, _Mark], new: Collection[str] = ()) -> None:
+        """Delete what is gone, unless `new` files are to go up first."""
+        if not self._deletes:
+            return
+        gone = self._uploaded.keys() - found.keys()
+        self._waited = self._waited + 1 if gone and new else 0
+        if new and self._waited < DELETION_ROUNDS:
+            return
+        for name in gone:
             self._buckets.delete(self._bucket, f"{self._prefix}{name}")
             del self._uploaded[name]
 
@@ -121,10 +158,11 @@ class DirectorySync:
             self._left_out.setdefault("", f"not synced: {self._directory.name}: replaced by a link")
             return dict(self._uploaded)
         found = {}
-        for folder, _, names in os.walk(self._directory):
+        for folder, folders, names in os.walk(self._directory):
+            folders[:] = [each for each in folders if not each.endswith(IGNORED)]
             for name in names:
                 path = Path(folder, name)
-                if name.endswith(CHECKPOINT_IGNORED_SUFFIXES) or not path.is_file():
+                if name.endswith(IGNORED):
                     continue
                 relative = path.relative_to(self._directory).as_posix()
                 if why := self._unfit(path, relative):
@@ -132,11 +170,8 @@ class DirectorySync:
                         relative, f"not synced: {self._directory.name}/{shown(relative)}: {why}"
                     )
                     continue
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    continue
-                found[relative] = (status.st_size, status.st_mtime_ns)
+                if (mark := _mark(path)) is not None:
+                    found[relative] = mark
         return found
 
     def _unfit(self, path: Path, relative: str) -> str | None:
@@ -148,3 +183,14 @@ class DirectorySync:
         except UnicodeEncodeError:
             return "no UTF-8, as an object's key has to be"
         return None
+
+
+def _mark(path: Path) -> _Mark | None:
+    """What tells a file from what it was and will be; None where there is no regular file."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from byoa.container.contract import Layout
 from byoa.container.errors import ByoaError
+from byoa.local.control import attempts
 from byoa.local.control.channel_sources import DownloadError
 from byoa.local.control.log_follower import Event
 from byoa.local.control.pipe_feed import Interrupted
@@ -21,6 +22,7 @@ from byoa.local.control.training_record import (
     set_host_entries,
 )
 from byoa.local.control.training_services import TrainingServices
+from byoa.local.runners.base import Warm
 from byoa.local.storage.state import Row
 
 KILL_SECONDS = 10.0  # from SIGKILL to the end
@@ -62,7 +64,7 @@ class TrainingCluster:
 
     def name_hosts(self, row: Row) -> None:
         """Write down what is going to run, so that another server finds it."""
-        moment = int(time.time())
+        moment = attempts.stream_moment(row)
         set_host_entries(row, {
             host.name: HostEntry(
                 container_name(row, host.name), f"{row.name}/{host.name}-{moment}"
@@ -70,14 +72,14 @@ class TrainingCluster:
             for host in self.hosts
         })
 
-    def start(self, row: Row) -> None:
-        """Start the hosts that do not run yet."""
+    def start(self, row: Row, warm: dict[str, Warm]) -> None:
+        """Start the hosts that do not run yet; what `warm` has ready for them is theirs."""
         entries, services = host_entries(row), self._services
         image = row.document["request"]["AlgorithmSpecification"]["TrainingImage"]
         access = services.environment(row.caller, image)
         for host in self.hosts:
             if host.container is None:
-                host.start(row, entries[host.name], access)
+                host.start(row, entries[host.name], access, warm.pop(host.name, None))
 
     def follow(self, row: Row) -> None:
         entries = host_entries(row)
@@ -153,7 +155,10 @@ class TrainingCluster:
                 except ByoaError as error:  # nobody can ask about it any more
                     log.warning("%s of %s: %s", host.name, self._network.name, error)
                 host.container.remove()
-        self._services.runner.release(self._network)
+        try:
+            self._services.runner.release(self._network)
+        except ByoaError as error:
+            log.warning("%s is not released: %s", self._network.name, error)
 
     def _running(self) -> list[TrainingHost]:
         return [host for host in self.hosts if host.exit is None]

@@ -20,7 +20,7 @@ from byoa.local.control.training_container import container_spec, hosts_of, writ
 from byoa.local.control.training_output import synced_places
 from byoa.local.control.training_record import HostEntry
 from byoa.local.control.training_services import TrainingServices
-from byoa.local.runners.base import Container
+from byoa.local.runners.base import Container, Warm
 from byoa.local.storage.state import Row
 
 GROUP = "/aws/sagemaker/TrainingJobs"
@@ -75,10 +75,12 @@ class TrainingHost:
         self.container = self._services.runner.adopt({"name": entry.container})
         return self.container is not None
 
-    def start(self, row: Row, entry: HostEntry, access: Mapping[str, str]) -> None:
+    def start(
+        self, row: Row, entry: HostEntry, access: Mapping[str, str], warm: Warm | None = None
+    ) -> None:
         spec = container_spec(row, self.name, self.layout, self._log(entry), access)
         shown = read_only_channels(self._request, self.layout)
-        self.container = self._services.runner.start(replace(spec, read_only=shown))
+        self.container = self._services.runner.start(replace(spec, read_only=shown), warm)
 
     def follow(self, entry: HostEntry) -> None:
         """Hand on the container's lines, feed its pipes and sync its directories, from now on."""
@@ -119,6 +121,11 @@ class TrainingHost:
     def data_failure(self) -> DownloadError | Interrupted | None:
         """Why the container does not get the rest of its data."""
         return self._pipes.failure
+
+    @property
+    def lost(self) -> bool:
+        """Whether it did not end by itself: what ran it is gone."""
+        return self.container is not None and self.container.lost
 
     def finish_log(self) -> None:
         """Only now is the last line in the log service; to be called when the container ended."""

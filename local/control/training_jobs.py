@@ -11,17 +11,22 @@ from typing import Any
 
 from byoa.local.api.listing import page
 from byoa.local.api.tags import check_tags
+from byoa.local.control import spot, warm_pools
 from byoa.local.control import training_record as record
 from byoa.local.control.log_follower import LogService, mirror_path
 from byoa.local.control.log_replay import Ended, LogReplay
 from byoa.local.control.metric_replay import EndedSeries, MetricReplay
 from byoa.local.control.metric_series import MetricService, series_path
+from byoa.local.control.spot import Interruption
+from byoa.local.control.stop_causes import BY_SHUTDOWN
 from byoa.local.control.training_cluster import KILL_SECONDS
 from byoa.local.control.training_container import network_of
 from byoa.local.control.training_host import GROUP
 from byoa.local.control.training_request import check, complete
-from byoa.local.control.training_run import BY_SHUTDOWN, TrainingRun, job_directory
+from byoa.local.control.training_run import TrainingRun, job_directory
 from byoa.local.control.training_services import TrainingServices
+from byoa.local.control.unsupported import raise_all, refused
+from byoa.local.control.warm_pools import WarmPools
 from byoa.local.errors import AwsError, ResourceInUse, ValidationException
 from byoa.local.runners.base import Runner
 from byoa.local.settings import Caller, Settings
@@ -30,8 +35,11 @@ from byoa.local.storage.state import AlreadyExists, Row, State
 
 CLOSE_SECONDS = 5.0  # from SIGTERM to SIGKILL when the service is shut down
 UPLOAD_SECONDS = 60.0  # for what a stopped job has to upload then
-# Filters of the listing for what no job here has: nothing matches them.
-_NEVER = ("WarmPoolStatusEquals", "TrainingPlanArnEquals")
+_UPDATE_REFUSALS = {
+    "ProfilerConfig": "a job's profiler is what it was submitted with; submit another job",
+    "ProfilerRuleConfigurations": "rules are processing jobs, which are not run yet",
+    "RemoteDebugConfig": "the job is a process of this machine, which any debugger attaches to",
+}
 
 
 class TrainingJobs:
@@ -51,6 +59,7 @@ class TrainingJobs:
             settings, state, buckets, runner, logs, metrics, environment
         )
         self._state = state
+        self._pools = WarmPools(self._services)
         self._lock = threading.Lock()
         self._runs: dict[str, TrainingRun] = {}  # by ARN
         self._closed = False
@@ -74,9 +83,10 @@ class TrainingJobs:
                 self._run(row)
                 continue
             self._clear(row)
+            self._pools.recover(row)
             ended += [
                 Ended(row.caller, GROUP, each.stream, self._log(row, each), row.document["ended"])
-                for each in record.host_entries(row).values()
+                for each in record.all_entries(row)
             ]
             series.append(EndedSeries(row.caller, row.name, self._series(row)))
         self._replays = [
@@ -96,6 +106,7 @@ class TrainingJobs:
             runs = list(self._runs.values())
         for replay in self._replays:
             replay.close()
+        self._pools.keep_nothing()
         for run in runs:
             if keep_running:
                 run.leave()
@@ -104,6 +115,7 @@ class TrainingJobs:
         deadline = time.monotonic() + timeout + KILL_SECONDS + UPLOAD_SECONDS
         for run in runs:
             run.join(max(0.0, deadline - time.monotonic()))
+        self._pools.close()
 
     # --- operations ---
 
@@ -131,15 +143,18 @@ class TrainingJobs:
         return {"TrainingJobArn": row.arn}
 
     def describe(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-        return record.describe(self._row(caller, request))
+        row = self._row(caller, request)
+        return record.describe(row) | warm_pools.described(row)
 
     def list(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-        rows = self._state.list(record.KIND, caller)
-        asked = {key: value for key, value in request.items() if key not in _NEVER}
-        if len(asked) < len(request):
-            rows = []
+        rows, asked = self._state.list(record.KIND, caller), dict(request)
+        if asked.pop("TrainingPlanArnEquals", None) is not None:
+            rows = []  # no job here has one
+        if (wanted := asked.pop("WarmPoolStatusEquals", None)) is not None:
+            rows = [row for row in rows if _pool_status(row) == wanted]
         return page(rows, asked, name_key="TrainingJobName", default_order="Ascending",
-                    summary=record.summary, result_key="TrainingJobSummaries")
+                    summary=lambda row: record.summary(row) | warm_pools.described(row),
+                    result_key="TrainingJobSummaries")
 
     def stop(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """Stop a job; asking again while it is stopping changes nothing (TRAIN-154)."""
@@ -161,15 +176,34 @@ class TrainingJobs:
             run.stop()
         return {}
 
-    def update(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
-        """Refused: the profiler, warm pools and remote debugging do not run here."""
-        name = request["TrainingJobName"]
-        if self._state.get(record.KIND, caller, name) is None:
-            raise ValidationException(f"Could not find job to update with name {name}.")
-        raise ValidationException(
-            "UpdateTrainingJob is not supported here: it changes only the profiler, warm pools and"
-            " remote debugging, which are not run; submit another job instead."
+    def interrupt(self, caller: Caller, name: str, members: dict[str, Any]) -> dict[str, Any]:
+        """Take a job's instances away, as spot's owner does: no operation of SageMaker's."""
+        asked = Interruption.parse(members, notice=self._services.settings.stop_grace)
+        row = self._row(caller, {"TrainingJobName": name})
+        row = self._state.mutate(
+            record.KIND, caller, name, lambda row: spot.request(row, asked)
         )
+        with self._lock:
+            run = self._runs.get(row.arn)
+        if run is not None:
+            run.interrupt(asked)
+        return {"TrainingJobName": name, "SecondaryStatus": row.document["secondary"]}
+
+    def update(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
+        """Change how long a job's warm pool is kept (TRAIN-213, TRAIN-218)."""
+        name = request["TrainingJobName"]
+        row = self._state.get(record.KIND, caller, name)
+        if row is None:
+            raise ValidationException(f"Could not find job to update with name {name}.")
+        raise_all(refused(request, _UPDATE_REFUSALS))
+        seconds = (request.get("ResourceConfig") or {}).get("KeepAlivePeriodInSeconds")
+        if seconds is None:
+            raise ValidationException(
+                "UpdateTrainingJob is given nothing to change here; expected"
+                " ResourceConfig.KeepAlivePeriodInSeconds."
+            )
+        self._pools.update(row, seconds)
+        return {"TrainingJobArn": row.arn}
 
     def delete(self, caller: Caller, request: dict[str, Any]) -> dict[str, Any]:
         """Delete an ended job's record, files and log; its artifacts stay in S3.
@@ -182,13 +216,18 @@ class TrainingJobs:
                 f"The training job {row.name} is in status {row.status}; only a Completed, Failed"
                 " or Stopped job can be deleted."
             )
+        if warm_pools.is_available(row):
+            raise ResourceInUse(
+                f"The training job {row.name} retains a warm pool; end it by UpdateTrainingJob with"
+                " ResourceConfig.KeepAlivePeriodInSeconds 0, then delete the job."
+            )
         with self._lock:
             run = self._runs.pop(row.arn, None)
         if run is not None:
             run.join(KILL_SECONDS)
         self._state.delete(record.KIND, caller, row.name)
         shutil.rmtree(self._directory(row), ignore_errors=True)
-        for each in record.host_entries(row).values():
+        for each in record.all_entries(row):
             self._services.logs.delete_stream(caller, GROUP, each.stream)
         shutil.rmtree(self._series(row).parent, ignore_errors=True)  # and its logs
         return {}
@@ -202,7 +241,7 @@ class TrainingJobs:
         return row
 
     def _run(self, row: Row) -> None:
-        run = TrainingRun(self._services, row)
+        run = TrainingRun(self._services, row, self._pools)
         with self._lock:
             if self._closed:
                 return  # the next server's
@@ -235,6 +274,10 @@ class TrainingJobs:
 
     def _directory(self, row: Row) -> Path:
         return job_directory(self._services.settings.home, row.caller, row.name)
+
+
+def _pool_status(row: Row) -> str | None:
+    return (warm_pools.status(row) or {}).get("Status")
 
 
 def _in_use(row: Row) -> ResourceInUse:

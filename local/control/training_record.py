@@ -47,6 +47,19 @@ def set_host_entries(row: Row, entries: dict[str, HostEntry]) -> None:
     row.document["hosts"] = {host: asdict(entry) for host, entry in entries.items()}
 
 
+def set_former_entries(row: Row) -> None:
+    """Keep what an attempt ran, whose place another takes."""
+    row.document.setdefault("former_hosts", []).extend(
+        asdict(entry) for entry in host_entries(row).values()
+    )
+
+
+def all_entries(row: Row) -> list[HostEntry]:
+    """What all attempts ran, the latest last."""
+    former = [HostEntry(**entry) for entry in row.document.get("former_hosts", ())]
+    return [*former, *host_entries(row).values()]
+
+
 def host_layout(row: Row, directory: Path, host: str) -> Layout:
     """A host's /opt/ml below the job's directory."""
     return Layout(directory / "ml" if _is_single(row) else directory / host / "ml")
@@ -80,6 +93,13 @@ def end(row: Row, status: str, secondary: str, message: str, reason: str | None 
         row.document["reason"] = reason[:FAILURE_LIMIT_CHARACTERS]
 
 
+def training_seconds(document: dict[str, Any], until: float) -> float:
+    """Time on instances, of all attempts together, at the moment `until`."""
+    since = document.get("running_since", document["started"])  # byoa 0.1 wrote only `started`
+    spent: float = document.get("spent", 0.0)
+    return spent if since is None else spent + until - since
+
+
 def describe(row: Row) -> dict[str, Any]:
     """DescribeTrainingJob: the request as it was given, and the record (WIRE-12, FIX-18)."""
     document = row.document
@@ -104,8 +124,9 @@ def describe(row: Row) -> dict[str, Any]:
     if "ended" in document:
         answer["TrainingEndTime"] = document["ended"]
         if "started" in document:
-            # Whole seconds, at least one, as the API's model has it (TRAIN-204).
-            seconds = max(1, math.ceil(document["ended"] - document["started"]))
+            # Whole seconds of all attempts, at least one, as the API's model has it (TRAIN-204).
+            # Nobody bills them here: spot saves nothing (TRAIN-160).
+            seconds = max(1, math.ceil(training_seconds(document, document["ended"])))
             answer["TrainingTimeInSeconds"] = answer["BillableTimeInSeconds"] = seconds
     return answer
 

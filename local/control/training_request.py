@@ -40,9 +40,6 @@ _PROGRAM_WORDS = 3
 
 _ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
-    "EnableManagedSpotTraining": "instances are never interrupted here; leave it false and give no"
-    " MaxWaitTimeInSeconds",
-    "RetryStrategy": "a failed job is not run again; submit it without, and again when it failed",
     "DebugRuleConfigurations": "rules are processing jobs, which are not run yet; read the tensors"
     " that DebugHookConfig has written",
     "ProfilerRuleConfigurations": "rules are processing jobs, which are not run yet; in the Python"
@@ -57,7 +54,6 @@ _ALGORITHM_REFUSALS = {
 }
 _RESOURCE_REFUSALS = {
     "InstanceGroups": _ONE_TYPE,
-    "KeepAlivePeriodInSeconds": "there are no warm pools: a job starts in a blink; use 0",
     "TrainingPlanArn": "leave it out",
     "InstancePlacementConfig": "leave it out",
     "InstancePreferences": "use InstanceType",
@@ -199,6 +195,7 @@ def _check_wrong(request: Mapping[str, Any]) -> None:
         *_wrong_channels(request),
         *_wrong_program(request),
         *_wrong_times(request),
+        *_wrong_pool(request),
         *_wrong_places(request),
     ])
 
@@ -296,6 +293,19 @@ def _wrong_times(request: Mapping[str, Any]) -> Iterator[str]:
             )
     elif wait is not None:
         yield "MaxWaitTimeInSeconds must be given only with EnableManagedSpotTraining."
+
+
+def _wrong_pool(request: Mapping[str, Any]) -> Iterator[str]:
+    resources = request.get("ResourceConfig") or {}
+    if not resources.get("KeepAlivePeriodInSeconds"):
+        return
+    for name, given in (("EnableManagedSpotTraining", request.get("EnableManagedSpotTraining")),
+                        ("ResourceConfig.InstanceGroups", resources.get("InstanceGroups"))):
+        if given:
+            yield (
+                f"{name} and ResourceConfig.KeepAlivePeriodInSeconds exclude each other: warm pools"
+                " are of on-demand instances of one type."
+            )
 
 
 def _wrong_places(request: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from byoa.container.errors import ByoaError, UnsupportedError
 from byoa.local.runners import engine
-from byoa.local.runners.base import Container, ContainerSpec, Network, Runner
+from byoa.local.runners.base import Container, ContainerSpec, Network, Runner, Warm
 from byoa.local.runners.engine import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -70,13 +70,16 @@ class AutoRunner(Runner):
     def interface(self, image: str) -> str:
         return self.choose(image).interface(image)
 
-    def start(self, spec: ContainerSpec) -> Container:
+    def start(self, spec: ContainerSpec, warm: Warm | None = None) -> Container:
         try:
             docker = self._docker_with(spec.image)
         except UnsupportedError as refusal:
             log.info("%s: %s runs as a process: %s", spec.name, spec.image, refusal.message)
-            return self._process.start(spec)
-        return docker.start(spec)
+            return self._process.start(spec, warm)
+        return docker.start(spec, warm)
+
+    def warm(self, spec: ContainerSpec) -> Warm | None:
+        return self.choose(spec.image).warm(spec)
 
     def adopt(self, handle: Mapping[str, Any]) -> Container | None:
         found = None

@@ -60,6 +60,14 @@ class Usage:
     memory_limit: int | None = None  # its own; None: the machine's
 
 
+class Warm(ABC):
+    """A program that was started ahead of its container; it waits for one, at most."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, if no container has taken it; returns at once."""
+
+
 class Container(ABC):
     """A started container. It outlives the server that started it."""
 
@@ -77,6 +85,11 @@ class Container(ABC):
         """Addresses and ports, as seen inside, where its processes listen now; empty where nobody
         can tell, or where that says nothing about how it would listen on the service."""
         return []
+
+    @property
+    def lost(self) -> bool:
+        """Whether its `exit` is made up: what watched it was killed, and it with that."""
+        return False
 
     @abstractmethod
     def wait(self, timeout: float) -> Exit | None:
@@ -139,8 +152,16 @@ class Runner(ABC):
         return NETWORK_INTERFACE
 
     @abstractmethod
-    def start(self, spec: ContainerSpec) -> Container:
-        """Start and return at once; raises ByoaError when the container cannot be started."""
+    def start(self, spec: ContainerSpec, warm: Warm | None = None) -> Container:
+        """Start and return at once; raises ByoaError when the container cannot be started.
+
+        `warm` is used where it was started for a container like this one, and is ended where not.
+        """
+
+    def warm(self, spec: ContainerSpec) -> Warm | None:
+        """Start a program ahead of the next container like `spec`, of another name; None where
+        nothing can be done ahead. It ends with this process at the latest."""
+        return None
 
     @abstractmethod
     def adopt(self, handle: Mapping[str, Any]) -> Container | None:

@@ -25,7 +25,7 @@ from byoa.container.contract import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 from byoa.container.errors import ByoaError, UnsupportedError
 from byoa.local.runners import docker_container as known
 from byoa.local.runners import engine
-from byoa.local.runners.base import Container, ContainerSpec, Network, Runner
+from byoa.local.runners.base import Container, ContainerSpec, Network, Runner, Warm
 from byoa.local.runners.docker_container import NEVER_RUN, DockerContainer
 from byoa.local.runners.docker_errors import answers, explanation
 from byoa.local.runners.docker_images import DockerImages
@@ -150,7 +150,9 @@ class DockerRunner(Runner):
         self.connect()
         return f"{'Podman' if self._machine.podman else 'Docker'} {self._version}"
 
-    def start(self, spec: ContainerSpec) -> Container:
+    def start(self, spec: ContainerSpec, warm: Warm | None = None) -> Container:
+        if warm is not None:  # of a process, before the engine had the image
+            warm.close()
         self.connect()
         image = self._images.fetch(spec.image)
         api, labels = self._client.api, self._labels_of(spec)

@@ -33,6 +33,7 @@ from byoa.local.runners.listeners import ENGINE_DNS, Listener, listening
 
 LOST_SECONDS = 30.0  # without an answer, until a container counts as lost; restarts take less
 RETRY_SECONDS = 0.5
+REMOVAL_SECONDS = 0.5  # of a container that is removed while it runs, from its end to its absence
 NEVER_RUN = (EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE)
 
 log = logging.getLogger("byoa.docker")
@@ -74,6 +75,7 @@ class DockerContainer(Container):
         self._exit: Exit | None = None
         self._peak = 0  # of the memory that `usage` saw
         self._failure: ByoaError | None = None
+        self._killed = False
         self._over = threading.Event()
         self._watcher = threading.Thread(
             target=self._watch, name=f"docker-wait-{self.name}", daemon=True
@@ -118,6 +120,7 @@ class DockerContainer(Container):
         self._signal("SIGTERM")
 
     def kill(self) -> None:
+        self._killed = True
         self._signal("SIGKILL")
 
     def usage(self) -> Usage | None:
@@ -181,7 +184,7 @@ class DockerContainer(Container):
                 self._api.wait(self.id)
                 state: Mapping[str, Any] = self._api.inspect_container(self.id)
                 if state["State"]["Status"] not in ("running", "paused"):
-                    return state
+                    return self._unless_removed(state)
                 silent_since = None
             except docker.errors.NotFound:
                 raise ByoaError(
@@ -199,6 +202,14 @@ class DockerContainer(Container):
                         remedy="start the engine and submit again",
                     ) from None
             time.sleep(RETRY_SECONDS if silent_since else 0.0)
+
+    def _unless_removed(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Somebody else's removal is a SIGKILL first: only a moment later the container is gone."""
+        if _exit(state["State"]).signal != signal.SIGKILL or self._killed:
+            return state
+        time.sleep(REMOVAL_SECONDS)
+        found: Mapping[str, Any] = self._api.inspect_container(self.id)
+        return found
 
     def _end(self, state: Mapping[str, Any]) -> None:
         """Complete what the container leaves, then tell its exit."""

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import site
 import socket
 import subprocess
 import sys
@@ -22,22 +21,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from byoa.container.contract import BASE_DIR_VARIABLE, PORT_VARIABLE, ROOT, Layout
+from byoa.container.contract import ALGORITHM_VARIABLE, ROOT
 from byoa.container.errors import ByoaError, UnsupportedError
 from byoa.container.supervisor import Exit
 from byoa.local.runners import identity, sandbox, shim
-from byoa.local.runners.base import Container, ContainerSpec, Network, Runner, Usage
-from byoa.local.runners.images import Image, Images
+from byoa.local.runners import process_parts as parts
+from byoa.local.runners.base import Container, ContainerSpec, Network, Runner, Usage, Warm
+from byoa.local.runners.images import ENTRYPOINT, Image, Images
 from byoa.local.runners.process_usage import usage_below
 from byoa.local.runners.shared_network import SharedNetworks
+from byoa.local.runners.warm_process import WarmProcess
 
 LOOPBACK = "127.0.0.1"
 LOOPBACK_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 MAX_HOSTS = 64  # of a job: each is a process of this machine
 SANDBOX_CHOICES = ("auto", "off")
-# Variables that describe the machine rather than the person who started the server.
-_MACHINE_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
-_OVERLAY = "byoa.container.overlay"
 _LOST = Exit(128 + signal.SIGKILL, signal=int(signal.SIGKILL))
 
 
@@ -76,7 +74,7 @@ class ProcessRunner(Runner):
         program: Sequence[str] = (),
     ) -> None:
         self._images.resolve(image)
-        within = next((part for part in program if _names_within(part)), None)
+        within = next((part for part in program if parts.names_within(part)), None)
         if within is not None and self.no_sandbox is not None:
             raise UnsupportedError(
                 "ENTRYPOINT_UNAVAILABLE",
@@ -129,7 +127,7 @@ class ProcessRunner(Runner):
     def release(self, network: Network) -> None:
         self._networks.close(network.name)
 
-    def start(self, spec: ContainerSpec) -> Container:
+    def start(self, spec: ContainerSpec, warm: Warm | None = None) -> Container:
         network = spec.network
         self.check(
             spec.image, isolated=spec.isolated, serves=spec.port is not None,
@@ -137,7 +135,6 @@ class ProcessRunner(Runner):
         )
         image = self._images.resolve(spec.image)
         directory = self._claim(spec.name)
-        scratch = Path(tempfile.mkdtemp(prefix="byoa-"))  # short: socket paths end at 107 bytes
         port = None if spec.port is None else _free_port()
         boxed = self.no_sandbox is None
         if spec.read_only and not boxed:  # of an earlier server, which had namespaces
@@ -147,8 +144,8 @@ class ProcessRunner(Runner):
                 f" them, and here {self.no_sandbox}",
                 remedy="submit the job again",
             )
-        for name in ("tmp", "home", "mount"):
-            scratch.joinpath(name).mkdir()
+        ahead = self._fitting(spec, image, warm, boxed=boxed)
+        scratch = _scratch() if ahead is None else ahead.scratch
         shared = names = None
         if boxed and network is not None and (len(network.hosts) > 1 or sandbox.NAMES.exists()):
             names = scratch / "hosts"
@@ -159,9 +156,9 @@ class ProcessRunner(Runner):
         shim.write_atomically(
             directory / shim.SPEC,
             {
-                "argv": _argv(spec, image, scratch, boxed=boxed),
-                "environment": _environment(spec, image, scratch, port, boxed=boxed),
-                "cwd": str(_working_directory(spec, image, scratch, boxed=boxed)),
+                "argv": parts.argv(spec, image, scratch, boxed=boxed),
+                "environment": parts.environment(spec, image, scratch, port, boxed=boxed),
+                "cwd": str(parts.working_directory(spec, image, scratch, boxed=boxed)),
                 "log": str(spec.log),
                 "ml": str(spec.ml),
                 "read_only": [
@@ -178,7 +175,42 @@ class ProcessRunner(Runner):
                 "address": None if port is None else [LOOPBACK, port],
             },
         )
-        return ProcessContainer(directory, _start_shim(directory))
+        process = None if ahead is None else ahead.become(directory)
+        if process is None:
+            process = _start_shim(directory)
+        else:
+            _know_shim(directory, process)
+        return ProcessContainer(directory, process)
+
+    def warm(self, spec: ContainerSpec) -> Warm | None:
+        """The interpreter with the algorithm imported: of byoa's own `train` alone."""
+        image = self._images.resolve(spec.image)
+        hosts = 1 if spec.network is None else len(spec.network.hosts)
+        algorithm = {**image.environment, **spec.environment}.get(ALGORITHM_VARIABLE)
+        own = spec.entrypoint is None and image.entrypoint == ENTRYPOINT
+        if not own or not algorithm or spec.port is not None or (spec.isolated and hosts > 1):
+            return None
+        boxed, scratch = self.no_sandbox is None, _scratch()
+        return WarmProcess(
+            parts.argv(spec, image, scratch, boxed=boxed),
+            parts.environment(spec, image, scratch, None, boxed=boxed),
+            terms=parts.terms(spec, image, scratch),
+            cwd=scratch if image.folder is None else image.folder, scratch=scratch,
+            boxed=boxed, isolated=spec.isolated, machine=parts.machine(),
+        )
+
+    def _fitting(
+        self, spec: ContainerSpec, image: Image, warm: Warm | None, *, boxed: bool
+    ) -> WarmProcess | None:
+        """`warm`, if it can be this container; ended, if not."""
+        if warm is None:
+            return None
+        if isinstance(warm, WarmProcess) and warm.fits(
+            parts.terms(spec, image, warm.scratch), boxed=boxed, isolated=spec.isolated
+        ):
+            return warm
+        warm.close()
+        return None
 
     def adopt(self, handle: Mapping[str, Any]) -> Container | None:
         directory = self._directory / handle["name"]
@@ -232,6 +264,10 @@ class ProcessContainer(Container):
     @property
     def address(self) -> tuple[str, int] | None:
         return None if self._address is None else (str(self._address[0]), int(self._address[1]))
+
+    @property
+    def lost(self) -> bool:
+        return self._exit is _LOST
 
     @property
     def is_known(self) -> bool:
@@ -289,7 +325,7 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 def _start_shim(directory: Path) -> subprocess.Popen[bytes]:
-    environment = _machine()
+    environment = parts.machine()
     with open(directory / "shim.err", "wb") as errors:
         # Blocked until the shim has a child to pass them to, so that an early stop is not lost.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {shim.TERMINATE, shim.KILL})
@@ -301,11 +337,23 @@ def _start_shim(directory: Path) -> subprocess.Popen[bytes]:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _know_shim(directory, process)
+    return process
+
+
+def _know_shim(directory: Path, process: subprocess.Popen[bytes]) -> None:
     _running.add(process)
     # The shim writes it too, but only when it has come up: a server killed before that is followed
     # by one that finds the container all the same.
     shim.record(directory / shim.SHIM, process.pid)
-    return process
+
+
+def _scratch() -> Path:
+    """A container's own temporary directory, home and mount point."""
+    scratch = Path(tempfile.mkdtemp(prefix="byoa-"))  # short: socket paths end at 107 bytes
+    for name in ("tmp", "home", "mount"):
+        scratch.joinpath(name).mkdir()
+    return scratch
 
 
 def _names(directory: Path, network: Network) -> str:
@@ -320,74 +368,6 @@ def _names(directory: Path, network: Network) -> str:
     with contextlib.suppress(OSError, UnicodeError):
         lines.append(sandbox.NAMES.read_text(encoding="utf-8"))
     return "\n".join(lines) + "\n"
-
-
-def _argv(spec: ContainerSpec, image: Image, scratch: Path, *, boxed: bool) -> list[str]:
-    whole = [*(spec.entrypoint or image.entrypoint), *spec.command]
-    if not boxed:
-        whole = [_inside(spec, part) for part in whole]
-    if spec.entrypoint is None:
-        return whole
-    # What it installs with `pip`, as the SDK's drivers do, must not go to this machine's Python.
-    return [sys.executable, "-m", _OVERLAY, str(scratch / "python"), *whole]
-
-
-def _names_within(part: str) -> bool:
-    return f"{ROOT}/" in part and not part.startswith(f"{ROOT}/")
-
-
-def _environment(
-    spec: ContainerSpec, image: Image, scratch: Path, port: int | None, *, boxed: bool
-) -> dict[str, str]:
-    """The whole environment of the container; what the platform says wins (TRAIN-83)."""
-    values = {
-        **_machine(),
-        "HOME": str(scratch / "home"),
-        "TMPDIR": str(scratch / "tmp"),
-        "LANG": "C.UTF-8",
-        "BYOA_USER": "root",  # of the server; a process keeps the user that it was started by
-        **image.environment,
-        **spec.environment,
-    }
-    own_path, given = image.environment.get("PYTHONPATH"), spec.environment.get("PYTHONPATH")
-    if own_path and given:
-        values["PYTHONPATH"] = f"{own_path}{os.pathsep}{given}"
-    values.pop(BASE_DIR_VARIABLE, None)
-    values.pop(PORT_VARIABLE, None)
-    if not boxed:
-        values = {name: _inside(spec, value) for name, value in values.items()}
-        values[BASE_DIR_VARIABLE] = str(spec.ml)
-    if port is not None:
-        values[PORT_VARIABLE] = str(port)
-    return values
-
-
-def _machine() -> dict[str, str]:
-    values = {name: os.environ[name] for name in _MACHINE_VARIABLES if name in os.environ}
-    # `python` and the console scripts of this environment come first, as in an image of it.
-    own = os.path.dirname(sys.executable)
-    values["PATH"] = f"{own}{os.pathsep}{values.get('PATH') or os.defpath}"
-    if site.ENABLE_USER_SITE:
-        values["PYTHONUSERBASE"] = site.getuserbase()  # found even with another HOME
-    return values
-
-
-def _working_directory(
-    spec: ContainerSpec, image: Image, scratch: Path, *, boxed: bool
-) -> Path:
-    if image.folder is not None:
-        return image.folder
-    code = Layout(spec.ml).code
-    if not code.is_dir():
-        return scratch
-    return Path(ROOT / code.name) if boxed else code
-
-
-def _inside(spec: ContainerSpec, value: str) -> str:
-    """A value that is a path under /opt/ml, as a path of this machine; others as they are."""
-    if value == str(ROOT) or value.startswith(f"{ROOT}/"):
-        return str(Layout(spec.ml).inside(value))
-    return value
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -42,17 +42,40 @@ def enter(
 ) -> None:
     """Show `ml` as /opt/ml to this process and its children, and to nobody else.
 
-    /opt keeps its other entries. `scratch` is an empty directory for the mount. With `isolated`
-    only a loopback interface is left, that of process `network` where one is given. `host` becomes
-    the machine's name, `names` its /etc/hosts. Each directory of `read_only` appears at its place
-    below /opt/ml. Raises OSError where the kernel refuses.
+    With `isolated` only a loopback interface is left, that of process `network` where one is given.
+    For the rest see `show`. Raises OSError where the kernel refuses.
     """
+    leave(isolated=isolated, network=network, renamed=host is not None)
+    show(ml, scratch, host=host, names=names, read_only=read_only)
+
+
+def leave(*, isolated: bool = False, network: int | None = None, renamed: bool = True) -> None:
+    """Leave this machine's namespaces, for ones in which nothing is different yet; `renamed` where
+    the machine is to have another name. To be called before there is a second thread."""
     if network is not None:
         _join_network(network)
     alone = isolated and network is None
     flags = _NEW_MOUNTS | (_NEW_NETWORK if alone else 0)
-    _unshare(flags if host is None else flags | _NEW_HOST_NAME)
+    _unshare(flags | _NEW_HOST_NAME if renamed else flags)
     _mount(None, "/", None, _REC | _PRIVATE)  # nothing mounted below reaches the host
+    if alone:
+        _raise_loopback()
+
+
+def show(
+    ml: Path,
+    scratch: Path,
+    *,
+    host: str | None = None,
+    names: Path | None = None,
+    read_only: Sequence[tuple[Path, str]] = (),
+) -> None:
+    """Show `ml` as /opt/ml to all that share the namespaces which this process left for.
+
+    /opt keeps its other entries. `scratch` is an empty directory for the mount. `host` becomes
+    the machine's name, `names` its /etc/hosts. Each directory of `read_only` appears at its place
+    below /opt/ml.
+    """
     if host is not None:
         socket.sethostname(host)
     if names is not None:
@@ -62,15 +85,13 @@ def enter(
     else:
         _mount("tmpfs", scratch, "tmpfs", 0)
         for entry in OPT.iterdir():
-            _show(entry, scratch / entry.name)
+            _show_entry(entry, scratch / entry.name)
         target = scratch / ML.name
         target.mkdir()
         _mount(ml, target, None, _BIND | _REC)
         _mount(scratch, OPT, None, _MOVE)
     for shown, place in read_only:
         _show_read_only(shown, ML / place)
-    if alone:
-        _raise_loopback()
 
 
 def leave_network() -> None:
@@ -120,7 +141,7 @@ def _join_network(pid: int) -> None:
         os.close(descriptor)
 
 
-def _show(entry: Path, target: Path) -> None:
+def _show_entry(entry: Path, target: Path) -> None:
     if entry.is_symlink():
         target.symlink_to(os.readlink(entry))
     elif entry.is_dir():

@@ -306,15 +306,17 @@ class Buckets:
         *,
         content_type: str | None = None,
         move: bool = False,
+        condition: Condition | None = None,
     ) -> ObjectInfo:
         """Store a file as an object. `move` gives the file away, at no cost where it is on the
-        same filesystem; nobody may write to it any more."""
+        same filesystem; nobody may write to it any more. `condition` as for `commit`: it is asked
+        when the bytes have been read."""
         self.require(bucket)
         check_key(key)
         with self._draft_of(source, move) as draft:
             size = os.fstat(draft.fd).st_size
             info = ObjectInfo(key, size, files.md5_of(draft.fd), time.time(), content_type)
-            info = self.commit(bucket, draft, info)
+            info = self.commit(bucket, draft, info, condition=condition)
         if move:
             files.unlink_quietly(source)
         return info

@@ -150,6 +150,11 @@ class Processes:
         self.kill(name)
         shutil.rmtree(path)
 
+    def vanish(self, name: str = "") -> None:
+        """Kill what stands between it and the server."""
+        (path,) = self._directory.glob(f"*{name}")
+        os.kill(json.loads(path.joinpath("shim.json").read_text())["pid"], signal.SIGKILL)
+
     def clear(self) -> None:
         """Nothing: the services that were closed have ended theirs."""
 
@@ -177,6 +182,8 @@ class EngineContainers:
     def lose(self, name: str = "") -> None:
         self._runner._client.api.remove_container(self._find(name), force=True)
 
+    vanish = lose  # the engine's own account of it is gone
+
     def clear(self) -> None:
         """Remove what is left, and let go of the engine."""
         self._runner.sweep(lambda name: False)
@@ -202,6 +209,19 @@ def onlooker(runner_kind: str) -> Iterator[Callable[[Path], Any]]:
     yield look
     for each in made:
         each.clear()
+
+
+@pytest.fixture
+def start_server(runner_kind: str, onlooker: Any, new_sagemaker: Any) -> Any:
+    """Starts a server of the test's runner; its `onlooker` sees what it runs."""
+
+    def start() -> Any:
+        in_docker = {"BYOA_RUNNER": "docker", "BYOA_TEST": "restart"}
+        server = new_sagemaker(**(in_docker if runner_kind == "docker" else {}))
+        server.onlooker = onlooker(server.home)
+        return server
+
+    return start
 
 
 def _load_harness() -> Any:

@@ -47,19 +47,6 @@ def slow(own_image: Any, tmp_path: Path) -> Callable[[Any], str]:
     return lambda server: str(own_image(server, folder, "slow:Slow"))
 
 
-@pytest.fixture
-def start_server(runner_kind: str, onlooker: Any, new_sagemaker: Any) -> Any:
-    """A server of the test's runner; `onlooker` sees what it runs."""
-
-    def start() -> Any:
-        in_docker = {"BYOA_RUNNER": "docker", "BYOA_TEST": "restart"}
-        server = new_sagemaker(**(in_docker if runner_kind == "docker" else {}))
-        server.onlooker = onlooker(server.home)
-        return server
-
-    return start
-
-
 def _submit(server: Any, request: Any, image: str, bucket: str) -> str:
     server.client("s3").create_bucket(Bucket=bucket)
     name = f"slow-{uuid.uuid4().hex[:8]}"
@@ -238,3 +225,42 @@ def _kill_containers(home: Path) -> None:
     assert len(records) == 2
     for record in records:
         os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+
+
+@pytest.mark.process_only("an interpreter is kept ready as a process alone")
+def test_what_a_warm_pool_keeps_ready_ends_with_a_killed_server(
+    start_server: Any, training_request: Any, slow: Any
+) -> None:
+    """TRAIN-211, pain 40."""
+    server = start_server()
+    image = slow(server)
+    request = training_request
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1,
+                 "KeepAlivePeriodInSeconds": 300}
+    job = _submit(
+        server, lambda name, **members: request(name, ResourceConfig=resources, **members), image,
+        "pool",
+    )
+    before = _shims_ahead()
+    _until(lambda: _status(server, job)["TrainingJobStatus"] == "Completed")
+    shims = _until(lambda: _shims_ahead(server.process.pid))
+    assert _status(server, job)["WarmPoolStatus"]["Status"] == "Available"
+    server.kill()
+    _until(lambda: not [pid for pid in shims if Path(f"/proc/{pid}").exists()])
+    assert len(shims) == 1 and shims[0] not in before
+    server.start()
+    assert _status(server, job)["WarmPoolStatus"]["Status"] == "Terminated"
+
+
+def _shims_ahead(parent: int | None = None) -> list[int]:
+    """Shims without a container yet: their argv names none. A server's own, or all."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            argv = path.read_bytes().split(b"\0")
+            of = int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if argv[1:] == [b"-m", b"byoa.local.runners.shim", b""] and parent in (None, of):
+            found.append(int(path.parent.name))
+    return found

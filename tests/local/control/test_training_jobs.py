@@ -234,7 +234,7 @@ def test_an_unknown_job_is_answered_in_the_services_words(laboratory: Any) -> No
 
 def test_an_update_is_refused(laboratory: Any, job: Any) -> None:
     job("fixed", MODEL)
-    with pytest.raises(ValidationException, match="submit another job"):
+    with pytest.raises(ValidationException, match="any debugger attaches"):
         laboratory.call(
             "UpdateTrainingJob", TrainingJobName="fixed",
             RemoteDebugConfig={"EnableRemoteDebug": True},

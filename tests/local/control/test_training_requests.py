@@ -51,17 +51,6 @@ def with_channel(**members: Any) -> dict[str, Any]:
                 {"InstanceGroupName": "g", "InstanceType": "ml.m5.large", "InstanceCount": 1}]}},
             "InstanceGroups .* use ResourceConfig.InstanceType and InstanceCount",
         ),
-        (
-            {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1,
-                                "KeepAlivePeriodInSeconds": 60}},
-            "KeepAlivePeriodInSeconds .* use 0",
-        ),
-        (
-            {"EnableManagedSpotTraining": True,
-             "StoppingCondition": {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}},
-            "EnableManagedSpotTraining .* leave it false",
-        ),
-        ({"RetryStrategy": {"MaximumRetryAttempts": 1}}, "RetryStrategy"),
         ({"RemoteDebugConfig": {"EnableRemoteDebug": True}}, "EnableRemoteDebug .* use false"),
         ({"ExperimentConfig": {"TrialName": "t"}}, "ExperimentConfig"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -110,6 +111,55 @@ def test_a_job_stopped_before_its_container_starts_never_runs(
     assert laboratory.statuses("early") == ["Starting", "Downloading", "Stopping", "Stopped"]
     assert laboratory.lines("early") == []
     assert laboratory.keys("output/early/") == []
+
+
+@pytest.mark.process_only("no container runs any more")
+def test_a_job_stopped_while_it_uploads_is_stopped_with_its_model(
+    laboratory: Any, training_request: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRAIN-203, TRAP-26: the second stop changes nothing."""
+    put_file = laboratory.buckets.put_file
+
+    def stop_then_put(*arguments: Any, **how: Any) -> Any:
+        for _ in range(2):
+            laboratory.call("StopTrainingJob", TrainingJobName="late")
+        return put_file(*arguments, **how)
+
+    monkeypatch.setattr(laboratory.buckets, "put_file", stop_then_put)
+    laboratory.call("CreateTrainingJob", **training_request(
+        "late", AlgorithmSpecification=laboratory.program("(ml / 'model/whole').touch()")
+    ))
+    described = laboratory.wait("late")
+
+    assert described["TrainingJobStatus"] == described["SecondaryStatus"] == "Stopped"
+    assert laboratory.statuses("late")[-3:] == ["Uploading", "Stopping", "Stopped"]
+    assert laboratory.archive("output/late/output/model.tar.gz") == {"whole": b""}
+
+
+@pytest.mark.process_only("no container starts")
+def test_the_runtime_limit_ends_a_download_too(
+    laboratory: Any, training_request: Any, channel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRAIN-152, TRAIN-153: the instances are there already."""
+    for name in "ab":
+        laboratory.buckets.put_bytes("tests", f"data/{name}", b"1")
+    materialise = laboratory.buckets.materialise
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(1.1)  # longer than the limit, which is looked at before the next object
+        return materialise(*arguments)
+
+    monkeypatch.setattr(laboratory.buckets, "materialise", slowly)
+    laboratory.call("CreateTrainingJob", **training_request(
+        "slow", AlgorithmSpecification=laboratory.program("print('ran')"),
+        InputDataConfig=[channel("train", "s3://tests/data/")],
+        StoppingCondition={"MaxRuntimeInSeconds": 1},
+    ))
+    described = laboratory.wait("slow")
+
+    assert described["TrainingJobStatus"] == "Stopped"
+    assert described["SecondaryStatus"] == "MaxRuntimeExceeded"
+    assert laboratory.lines("slow") == []
 
 
 def test_a_running_job_cannot_be_deleted(laboratory: Any, training_request: Any) -> None:
