@@ -76,10 +76,10 @@ def listening_address(resources: ResourceConfig, interface: str) -> str:
 
 def _towards(host: str) -> str | None:
     """The interface of the route to `host`."""
-    with contextlib.suppress(OSError), socket.socket(
-        socket.AF_INET, socket.SOCK_DGRAM
-    ) as probe:
-        probe.connect((host, _ANY_PORT))
-        own = probe.getsockname()[0]
+    with contextlib.suppress(OSError):
+        family, kind, _, _, place = socket.getaddrinfo(host, _ANY_PORT, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(place)
+            own = probe.getsockname()[0]
         return next((name for name in names() if address(name) == own), None)
     return None

@@ -59,6 +59,7 @@ class Peers:
         self._job = hashlib.sha256("\n".join([job, *self.hosts]).encode()).hexdigest()
         self._stopping = stopping
         self._say = say
+        self.absent: list[str] = []  # after a meeting that failed, the hosts that did not come
         self._links: dict[int, Link] = {}
         self._state = threading.Condition()
         self._parts: dict[int, Frame] = {}  # at the hub, by rank
@@ -330,6 +331,7 @@ class Peers:
                 missing = [rank for rank in range(1, self.size) if rank not in self._links]
                 if missing and now - started >= MEET_SECONDS:
                     self._dismiss()
+                    self.absent = [self.hosts[rank] for rank in missing]
                     raise _absent(
                         f"{self._names(missing)} did not connect to {self.hosts[_HUB]}:{PORT}"
                         f" within {MEET_SECONDS:g} s"
@@ -369,6 +371,7 @@ class Peers:
     def _connect(self) -> bool:
         """Connect to the hub, which may not listen yet, and wait until it has everybody."""
         hub, started = self.hosts[_HUB], time.monotonic()
+        self.absent = [hub]
         told, pause, unreachable = started, FIRST_PAUSE_SECONDS, None
         while True:
             if self._stopping():
@@ -396,6 +399,7 @@ class Peers:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         link = Link(sock, self.timeout)
         self._links[_HUB] = link
+        self.absent = []
         link.send(Kind.HELLO, json.dumps({"rank": self.rank, "job": self._job}).encode())
         return self._welcomed(link, started)
 

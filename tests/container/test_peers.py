@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import socket
@@ -19,35 +18,23 @@ from byoa.container import peers as peers_module
 from byoa.container.contract import ResourceConfig
 from byoa.container.errors import ContractError, PeerError
 from byoa.container.peers import PORT, Peers
+from tests.loopback import INTERFACE, addresses
 
 LIMIT = 30.0
-LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on its loopback"
 )
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
-def addresses():
-    """So many hosts, by addresses that no other test has."""
-
-    def take(count):
-        second, third = 1 + os.getpid() // 250 % 250, os.getpid() % 250
-        return tuple(f"127.{second}.{third}.{next(_numbers)}" for _ in range(count))
-
-    return take
-
-
-@pytest.fixture
-def group(addresses):
+def group():
     """The peers of a job of so many hosts."""
     made = []
 
     def create(count, **options):
         hosts = addresses(count)
         created = [
-            Peers(ResourceConfig(host, hosts, network_interface_name=LOOPBACK),
+            Peers(ResourceConfig(host, hosts, network_interface_name=INTERFACE),
                   say=lambda text: None, **options)
             for host in hosts
         ]
@@ -283,7 +270,7 @@ def test_a_host_of_another_job_is_not_taken_for_one_of_this(group, monkeypatch):
     monkeypatch.setattr(peers_module, "MEET_SECONDS", 0.5)
     peers = group(2)
     other = Peers(
-        ResourceConfig(peers[1].hosts[1], peers[1].hosts, network_interface_name=LOOPBACK),
+        ResourceConfig(peers[1].hosts[1], peers[1].hosts, network_interface_name=INTERFACE),
         job="another", say=lambda text: None,
     )
     first, second = at_once(peers[0].open, other.open)
@@ -296,7 +283,7 @@ def test_a_taken_port_is_named(group):
     with socket.create_server((peers[0].hosts[0], PORT)), pytest.raises(ContractError) as caught:
         peers[0].open()
     assert caught.value.code == "PEERS_PORT_TAKEN"
-    assert f"{peers[0].hosts[0]}:{PORT} ({LOOPBACK})" in caught.value.message
+    assert f"{peers[0].hosts[0]}:{PORT} ({INTERFACE})" in caught.value.message
 
 
 def test_who_watches_is_called_when_a_host_fails(group):
@@ -323,13 +310,13 @@ from byoa.container.contract import ResourceConfig
 from byoa.container.peers import Peers
 
 hosts = tuple(sys.argv[2:])
-peers = Peers(ResourceConfig(sys.argv[1], hosts, network_interface_name={LOOPBACK!r}))
+peers = Peers(ResourceConfig(sys.argv[1], hosts, network_interface_name={INTERFACE!r}))
 print(*peers.all_gather(sys.argv[1].encode()), flush=True)
 sys.stdin.read() if peers.rank == 1 else peers.all_gather(b"")
 """
 
 
-def test_a_host_whose_process_is_killed_is_named_at_once(addresses):
+def test_a_host_whose_process_is_killed_is_named_at_once():
     """SIGKILL gives it no time for a word: the end of its connection says it."""
     hosts = addresses(3)
     started = [
