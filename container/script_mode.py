@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from byoa.container import contract
+from byoa.container import contract, launch, torchrun
 from byoa.container.contract import InputDataConfig, Layout, ResourceConfig
 from byoa.container.errors import AlgorithmError, UnsupportedError
 from byoa.container.hardware import measure, oom_kills, size
@@ -30,17 +30,6 @@ from byoa.container.supervisor import run
 SUBMIT_HYPERPARAMETER = "sagemaker_submit_directory"
 SUBMIT_VARIABLE = "SAGEMAKER_SUBMIT_DIRECTORY"
 TAIL_LINES = 400  # of the script's output, for the failure report
-
-# Hyperparameters that choose a launcher of many processes (TRAIN-45): set, they are refused.
-_LAUNCHERS = (
-    "sagemaker_mpi_enabled",
-    "sagemaker_parameter_server_enabled",
-    "sagemaker_multi_worker_mirrored_strategy_enabled",
-    "sagemaker_distributed_dataparallel_enabled",
-    "sagemaker_pytorch_ddp_enabled",
-    "sagemaker_pytorch_xla_multi_worker_enabled",
-    "sagemaker_torch_distributed_enabled",
-)
 
 
 def train(
@@ -54,7 +43,7 @@ def train(
     """
     values = {name: contract.decode_hyperparameter(text) for name, text in raw.items()}
     _check_toolkit()
-    _check_launchers(values)
+    launch.check(values)
     entry = str(
         values.get(contract.PROGRAM_HYPERPARAMETER) or environ.get(contract.PROGRAM_VARIABLE)
     )
@@ -70,7 +59,12 @@ def train(
          f" {len(resources.hosts)}): {hardware.describe()}; code {submitted}")
     if hardware.notice:
         _say(hardware.notice)
+    launched = launch.plan(values, resources, len(hardware.gpus), env)
+    if launched is not None:
+        _say(launched.describe())
     _install_requirements(layout.code, env)
+    if launched is not None:
+        return torchrun.run(launched, layout, resources, entry, arguments, env, stopping)
     wait_for_hosts(resources, stopping=stopping, say=_say)
     if stopping():  # what came in before the script could get it
         _say(f"stopped before {entry} was started")
@@ -88,17 +82,6 @@ def _check_toolkit() -> None:
             "script mode needs the package sagemaker-training, which is not installed",
             remedy="pip install 'byoa[script]' in the image, or set"
             f" {contract.ALGORITHM_VARIABLE} to an algorithm",
-        )
-
-
-def _check_launchers(values: Mapping[str, Any]) -> None:
-    wanted = [name for name in _LAUNCHERS if values.get(name) not in (None, False, "", "false")]
-    if wanted:
-        raise UnsupportedError(
-            "LAUNCHER_UNSUPPORTED", f"{', '.join(wanted)}: distributed launch is not run here",
-            expected="one process a host",
-            remedy="remove `distribution` from the estimator; the script may start its own"
-            " processes from SM_HOSTS and SM_CURRENT_HOST",
         )
 
 
