@@ -9,8 +9,9 @@ from pathlib import Path
 
 from byoa.container.contract import Layout
 from byoa.container.errors import ByoaError
+from byoa.local.control.instance_groups import hosts_of
 from byoa.local.control.log_follower import Event
-from byoa.local.control.training_container import container_name, hosts_of, network_of
+from byoa.local.control.training_container import container_name, network_of
 from byoa.local.control.training_host import TrainingHost
 from byoa.local.control.training_record import (
     HostEntry,

@@ -10,8 +10,9 @@ from byoa.container.contract import Layout
 from byoa.container.supervisor import Exit
 from byoa.local.control.channels_download import Share, download
 from byoa.local.control.directory_sync import DirectorySync
+from byoa.local.control.instance_groups import place_of
 from byoa.local.control.log_follower import Event, LogFollower, cloudwatch, mirror_path
-from byoa.local.control.training_container import container_spec, hosts_of, write_config
+from byoa.local.control.training_container import container_spec, write_config
 from byoa.local.control.training_record import HostEntry
 from byoa.local.control.training_services import TrainingServices
 from byoa.local.runners.base import Container
@@ -48,12 +49,14 @@ class TrainingHost:
     def prepare(self, row: Row, check_stop: Callable[[], None]) -> None:
         """Everything that the container finds when it starts; `check_stop` may raise between
         objects. Raises DownloadError."""
-        hosts = hosts_of(self._request)
         image = self._request["AlgorithmSpecification"]["TrainingImage"]
         self.layout.create()
         write_config(self.layout, row, self.name, self._services.runner.interface(image))
-        share = Share(hosts.index(self.name), len(hosts))
-        download(self._services.buckets, self._request, self.layout, check_stop, share)
+        for channel in self._request.get("InputDataConfig", ()):
+            place = place_of(self._request, channel, self.name)
+            if place is not None:
+                alone = {**self._request, "InputDataConfig": [channel]}
+                download(self._services.buckets, alone, self.layout, check_stop, Share(*place))
         self._make_syncs()
         if "CheckpointConfig" in self._request:
             self._syncs[0].restore(check_stop)

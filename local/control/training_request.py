@@ -18,6 +18,7 @@ from byoa.container.contract import (
     TensorBoardOutputConfig,
 )
 from byoa.container.errors import ByoaError, UnsupportedError
+from byoa.local.control import instance_groups
 from byoa.local.control.metric_scraper import problem
 from byoa.local.control.unsupported import raise_all, refused
 from byoa.local.errors import ValidationException
@@ -30,7 +31,6 @@ DEFAULT_VOLUME_GB = 30  # what the Python SDK sends; it fails to attach to a job
 # Directories of the container that checkpoints must not share (TRAIN-30).
 _RESERVED = ("input", "model", "output", "errors")
 
-_ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
     "EnableManagedSpotTraining": "instances are never interrupted here; leave it false and give no"
     " MaxWaitTimeInSeconds",
@@ -48,14 +48,12 @@ _ALGORITHM_REFUSALS = {
     "AlgorithmName": "use TrainingImage",
 }
 _RESOURCE_REFUSALS = {
-    "InstanceGroups": _ONE_TYPE,
     "KeepAlivePeriodInSeconds": "there are no warm pools: a job starts in a blink; use 0",
     "TrainingPlanArn": "leave it out",
     "InstancePlacementConfig": "leave it out",
-    "InstancePreferences": "use InstanceType",
+    "InstancePreferences": "use InstanceType, or InstanceGroups for several types at once",
 }
 _S3_REFUSALS = {
-    "InstanceGroupNames": "leave it out: every host gets the channel",
     "ModelAccessConfig": "copy the data to S3 and name it by S3Uri",
     "HubAccessConfig": "copy the data to S3 and name it by S3Uri",
 }
@@ -72,7 +70,7 @@ def check(request: Mapping[str, Any], runner: Runner) -> None:
     raise_all(_refused(request))
     algorithm = request["AlgorithmSpecification"]
     isolated = bool(request.get("EnableNetworkIsolation"))
-    hosts = request["ResourceConfig"]["InstanceCount"]
+    hosts = len(instance_groups.hosts_of(request))
     try:
         runner.check(algorithm["TrainingImage"], isolated=isolated, hosts=hosts)
     except UnsupportedError as error:
@@ -91,7 +89,8 @@ def complete(request: Mapping[str, Any]) -> dict[str, Any]:
         )
     full["OutputDataConfig"].setdefault("KmsKeyId", "")  # the Python SDK fails without it
     full["OutputDataConfig"].setdefault("CompressionType", "GZIP")
-    full["ResourceConfig"].setdefault("InstanceCount", 1)
+    if not full["ResourceConfig"].get("InstanceGroups"):
+        full["ResourceConfig"].setdefault("InstanceCount", 1)
     full["StoppingCondition"].setdefault("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
     full["ResourceConfig"].setdefault("VolumeSizeInGB", DEFAULT_VOLUME_GB)
     if "TensorBoardOutputConfig" in full:
@@ -165,6 +164,7 @@ def _out_of_range(request: Mapping[str, Any]) -> Iterator[str]:
             "Value '0' at 'resourceConfig.instanceCount' failed to satisfy constraint: Member must"
             " have value greater than or equal to 1"
         )
+    yield from instance_groups.counts_out_of_range(resources)
     runtime = (request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds") or 0
     if runtime > MAX_RUNTIME_SECONDS:
         yield (
@@ -183,6 +183,7 @@ def _check_wrong(request: Mapping[str, Any]) -> None:
     raise_all([
         *_wrong_algorithm(request.get("AlgorithmSpecification") or {}),
         *_wrong_channels(request.get("InputDataConfig") or []),
+        *instance_groups.wrong(request),
         *_wrong_times(request),
         *_wrong_places(request),
     ])
