@@ -65,9 +65,9 @@ def is_loopback(interface: str) -> bool:
     return found.startswith("127.") if found else interface.startswith("lo")
 
 
-def listening_address(resources: ResourceConfig, interface: str) -> str:
-    """The address on which this host listens for the others: the interface's own. Hosts that are
-    processes of one machine have an address each on its loopback interface, that of their name."""
+def address_of(resources: ResourceConfig, interface: str) -> str:
+    """Where this host's libraries listen: the interface's address. Hosts that are processes of one
+    machine have an address each on its loopback interface, that of their name."""
     found = None if is_loopback(interface) else address(interface)
     if found is not None:
         return found

@@ -305,7 +305,10 @@ class Peers:
         if self._stopping():  # names may not resolve yet
             return False
         interface = network_interface.find(self._resources, self._say)
-        address = network_interface.listening_address(self._resources, interface)
+        # The others come to wherever this host's name leads. Hosts that are processes of one
+        # machine have an address each, and its ports in common.
+        own = network_interface.is_loopback(interface)
+        address = network_interface.address_of(self._resources, interface) if own else ""
         try:
             listener = socket.create_server(
                 (address, PORT), backlog=self.size,
@@ -314,8 +317,7 @@ class Peers:
         except OSError as error:
             raise ContractError(
                 "PEERS_PORT_TAKEN",
-                f"{self.hosts[_HUB]} cannot listen on {address}:{PORT} ({interface}):"
-                f" {error.strerror}",
+                f"{self.hosts[_HUB]} cannot listen on {address}:{PORT}: {error.strerror}",
                 expected=f"port {PORT} free on the first host, where the hosts of the job meet",
                 remedy="let the algorithm use another port",
             ) from None

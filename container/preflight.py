@@ -72,14 +72,14 @@ def _exchange(
     resources: ResourceConfig, peers: Peers, interface: str
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """What each host found, by host, and the sum of one integer of each."""
-    address = network_interface.listening_address(resources, interface)
+    address = network_interface.address_of(resources, interface)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family, backlog=4 * peers.size) as listener:
-        port = listener.getsockname()[1]
-        ports = [json.loads(each) for each in peers.all_gather(json.dumps(port).encode())]
+        place = json.dumps(listener.getsockname()[:2]).encode()
+        places = [json.loads(each) for each in peers.all_gather(place)]
         others = [rank for rank in range(peers.size) if rank != peers.rank]
         with ThreadPoolExecutor(min(_THREADS, len(others))) as pool:
-            found = pool.map(lambda rank: _reach(resources.hosts[rank], ports[rank]), others)
+            found = pool.map(lambda rank: _reach(resources.hosts[rank], *places[rank]), others)
             wrong = [text for text in found if text]
         report = {
             "address": address, "interface": interface, "integer": peers.rank + 1,
@@ -91,12 +91,12 @@ def _exchange(
     return reports, sum(int(each["integer"]) for each in gathered)
 
 
-def _reach(host: str, port: int) -> str:
-    """Why `host` cannot be reached; empty when it can."""
+def _reach(host: str, address: str, port: int) -> str:
+    """Why `host` cannot be reached at its interface; empty when it can."""
     try:
-        socket.create_connection((host, port), CONNECT_SECONDS).close()
+        socket.create_connection((address, port), CONNECT_SECONDS).close()
     except OSError as error:
-        return f"does not reach {host}:{port} ({error})"
+        return f"does not reach {host} at {address}:{port} ({error})"
     return ""
 
 

@@ -76,17 +76,17 @@ def test_a_connection_that_fails_is_a_table_on_every_host(job, monkeypatch):
     blocked = hosts[2].resources.current_host
     real, connect = preflight._reach, hosts[1].peers.rank
 
-    def reach(host, port):
+    def reach(host, address, port):
         if host == blocked and len(seen) < connect:
             seen.append(host)
-            return f"does not reach {host}:{port} (timed out)"
-        return real(host, port)
+            return f"does not reach {host} at {address}:{port} (timed out)"
+        return real(host, address, port)
 
     seen = []
     monkeypatch.setattr(preflight, "_reach", reach)
     for error in check(hosts):
         assert error.code == "PREFLIGHT_FAILED"
-        assert f"does not reach {blocked}:" in error.message
+        assert f"does not reach {blocked} at {blocked}:" in error.message
     for host in hosts:
         table = host.said[-1].splitlines()
         assert table[0] == "pre-flight failed"
@@ -125,7 +125,12 @@ def test_an_interface_that_is_not_there_is_replaced_by_the_route_s_and_said_so()
     assert said[0].startswith("resourceconfig.json names the network interface 'ethwe', which is")
 
 
-def test_a_host_listens_on_its_interface_and_not_on_all(job):
+def test_a_host_s_address_is_its_interface_s_and_on_loopback_its_name_s(job):
+    """TRAIN-63"""
     (host, _) = job(2)
-    assert network_interface.listening_address(host.resources, INTERFACE) == \
-        host.resources.current_host
+    name = host.resources.current_host
+    assert network_interface.address_of(host.resources, INTERFACE) == name
+    for interface in network_interface.names():
+        found = network_interface.address(interface)
+        if found and not network_interface.is_loopback(interface):
+            assert network_interface.address_of(host.resources, interface) == found
