@@ -67,4 +67,5 @@ def moments(features: NDArray[np.float32], group: Group | None) -> tuple[Tensor,
 def _summed(group: Group, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sum over the group, added up in the order of ranks."""
     parts = [np.frombuffer(each, np.float64) for each in group.all_gather(values.tobytes())]
-    return np.sum(parts, axis=0, dtype=np.float64)
+    total: NDArray[np.float64] = np.sum(parts, axis=0, dtype=np.float64)
+    return total

@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,17 +109,18 @@ def _start(run: Run, group: Group) -> None:
     interface = network_interface.find(run.hosts)
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):  # TRAIN-63, TRAP-16
         os.environ.setdefault(name, interface)
+    distributed: Any = torch.distributed  # its stubs leave the stores out
     limit = timedelta(seconds=CHECK_SECONDS)
     host = run.hosts.hosts[0]
     with group._named():
         if group.leads:  # on a free port, which the others are told
-            store = torch.distributed.TCPStore(
+            store = distributed.TCPStore(
                 host, 0, group.size, True, limit, wait_for_workers=False
             )
             group.broadcast(str(store.port).encode())
         else:
             port = int(group.broadcast(None))
-            store = torch.distributed.TCPStore(host, port, group.size, False, limit)
+            store = distributed.TCPStore(host, port, group.size, False, limit)
         torch.distributed.init_process_group(
             "nccl" if run.device == "cuda" else "gloo", store=store, rank=group.rank,
             world_size=group.size, timeout=timedelta(seconds=WAIT_SECONDS),

@@ -374,7 +374,9 @@ class Peers:
         """Connect to the hub, which may not listen yet, and wait until it has everybody."""
         hub, started = self.hosts[_HUB], time.monotonic()
         self.absent = [hub]
-        told, pause, unreachable = started, FIRST_PAUSE_SECONDS, None
+        told, pause = started, FIRST_PAUSE_SECONDS
+        unreachable: float | None = None
+        reason: OSError
         while True:
             if self._stopping():
                 return False

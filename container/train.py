@@ -156,6 +156,9 @@ def _train_algorithm(
     _say(_plan(name, run, hardware))
     if hardware.notice:
         _say(hardware.notice)
+    if hardware.device == "cuda" and len(hardware.gpus) > 1:
+        _say(f"one process a host: the first of {len(hardware.gpus)} GPUs is used; a script under"
+             " torchrun uses all")
     if not preflight.check(run.hosts, run.peers, say=_say):
         _say("stopped before all hosts had met")
         return contract.EXIT_SUCCESS
