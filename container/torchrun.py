@@ -109,13 +109,13 @@ class _Job:
         self.peers = peers
         self.stopping = stopping
         self.said: deque[str] = deque(maxlen=200)  # by torchrun itself
-        self.workers: set[int] = set()
+        self.logs = Path()
         self.kill_at: float | None = None
         self.stop_sent = False
         self.lost = threading.Event()
 
     def run(self, port: int, arguments: list[str]) -> int:
-        logs = Path(tempfile.mkdtemp(prefix="byoa-ranks-"))
+        logs = self.logs = Path(tempfile.mkdtemp(prefix="byoa-ranks-"))
         grace = contract.TRAINING_STOP_GRACE_SECONDS
         argv = [
             sys.executable, "-m", "torch.distributed.run", *self.launched.arguments(port),
@@ -145,7 +145,6 @@ class _Job:
     def _supervise(self, supervisor: Supervisor, grace: float) -> Exit:
         """Wait for the end; pass on a stop, and end what must not go on."""
         while (ended := supervisor.wait(LOOK_SECONDS)) is None:
-            self.workers |= children(supervisor.pid)
             if self.stopping() and not self.stop_sent:
                 self.stop_sent = True
                 self._kill_within(grace)
@@ -173,10 +172,13 @@ class _Job:
         self.kill_at = end if self.kill_at is None else min(self.kill_at, end)
 
     def _kill_workers(self) -> None:
-        """SIGKILL to the script's processes, each of which leads a group of its own."""
-        for pid in self.workers:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+        """SIGKILL to torchrun's processes and theirs, each of which may lead a group of its own and
+        outlive it; they are told by what only they have in their environment."""
+        mark = f"PET_LOG_DIR={self.logs}".encode()
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (directory / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(directory.name), signal.SIGKILL)
 
     def _on_torchrun(self, line: str) -> None:
         self.said.append(line)
