@@ -5,6 +5,7 @@ Labels come as float32 from every format; a class is the integer that such a lab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from byoa.container.errors import DataError
@@ -24,9 +25,32 @@ def find_classes(
 
     Raises DataError: LABELS_MISSING, LABEL_NOT_AN_INTEGER, LABELS_OF_ONE_CLASS.
     """
+    classes = merge_classes([distinct_labels(labels, where)], where)
+    return classes, index_classes(labels, classes, where)
+
+
+def distinct_labels(
+    labels: NDArray[np.float32] | None, where: str = "train"
+) -> NDArray[np.int64]:
+    """The distinct labels, of which there may be one: another host may have the others.
+
+    Raises DataError: LABELS_MISSING, LABEL_NOT_AN_INTEGER.
+    """
     import numpy as np
 
-    classes, indices = np.unique(_integers(labels, where), return_inverse=True)
+    return np.unique(_integers(labels, where))
+
+
+def merge_classes(
+    parts: Sequence[NDArray[np.int64]], where: str = "train"
+) -> NDArray[np.int64]:
+    """The classes (k,) in ascending order, of labels that several hosts have found.
+
+    Raises DataError LABELS_OF_ONE_CLASS.
+    """
+    import numpy as np
+
+    classes: NDArray[np.int64] = np.unique(np.concatenate(parts))
     if len(classes) < 2:
         raise DataError(
             "LABELS_OF_ONE_CLASS",
@@ -36,7 +60,7 @@ def find_classes(
             remedy="check that the label is the first column, and that the data is not sorted into"
             " files of one class of which only some arrived",
         )
-    return classes, indices
+    return classes
 
 
 def index_classes(

@@ -1,6 +1,7 @@
 """mlp-classifier: a multilayer perceptron on CPU or GPU, for records of numbers with a class each.
 
 Channels: `train`, and optionally `validation` for early stopping and the choice of the best epoch.
+Several hosts train one model: each works on its part of every step, and the gradients are summed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from byoa.algorithms import Algorithm, Run, param, torch_state
-from byoa.algorithms.classes import find_classes, index_classes
+from byoa.algorithms import Algorithm, Run, group_data, param, torch_state
+from byoa.algorithms.classes import merge_classes
 from byoa.algorithms.mlp_network import Network, Shape
-from byoa.container.errors import AlgorithmError
+from byoa.algorithms.process_group import Gradients, Group, process_group
+from byoa.algorithms.record_shares import Shares, seed_of
+from byoa.container.errors import AlgorithmError, DataError
+from byoa.container.formats.base import Batch
 from byoa.container.formats.checks import require_finite, require_width
 
 WEIGHTS = "model.safetensors"
@@ -38,6 +42,7 @@ class MLPClassifier(Algorithm):
     """Classify records with a multilayer perceptron."""
 
     metrics = ("train:loss", "validation:loss", "validation:accuracy")
+    distributed = True
 
     class Hyperparameters(Algorithm.Hyperparameters):
         hidden_units: list[int] = param(
@@ -45,7 +50,9 @@ class MLPClassifier(Algorithm):
         )
         activation: Literal["gelu", "relu"] = param("gelu", doc="between the layers")
         epochs: int = param(60, doc="passes over the data, at most", min=1, max=100_000)
-        mini_batch_size: int = param(32, doc="records a step", min=1, max=1_000_000)
+        mini_batch_size: int = param(
+            32, doc="records a step, of all hosts together", min=1, max=1_000_000
+        )
         optimizer: Literal["adamw", "adam", "sgd"] = param(
             "adamw", doc="sgd has a Nesterov momentum of 0.9"
         )
@@ -82,10 +89,11 @@ class MLPClassifier(Algorithm):
     hyperparameters: Hyperparameters
 
     def train(self, run: Run) -> None:
-        training = _Training(self.hyperparameters, run)
-        training.resume()
-        training.fit()
-        training.save()
+        with process_group(run) as group:
+            training = _Training(self.hyperparameters, run, group)
+            training.resume()
+            training.fit()
+            training.save()
 
     def load(self, model_dir: Path, device: str) -> Model:
         try:
@@ -133,35 +141,60 @@ class _Progress:
 class _Training:
     """One training, from its data to the saved model."""
 
-    def __init__(self, settings: MLPClassifier.Hyperparameters, run: Run) -> None:
+    def __init__(
+        self, settings: MLPClassifier.Hyperparameters, run: Run, group: Group
+    ) -> None:
         self.settings = settings
         self.run = run
-        batch = run.channel("train").load()
-        require_finite(batch.features, "train (features)")
-        classes, targets = find_classes(batch.labels, "train")
+        self.group = group
+        batch, divided = self._load("train"), self._divided("train")
+        found = group.all_gather(group_data.describe(batch))
+        facts = [json.loads(each) for each in found]
+        width, counts = group_data.agree(facts, divided)
+        classes = merge_classes([np.array(each["classes"], np.int64) for each in facts], "train")
         self.shape = Shape(
-            features=batch.features.shape[1],
+            features=width,
             hidden_units=settings.hidden_units,
             activation=settings.activation,
             labels=classes.tolist(),
         )
-        self.records, self.targets = self._on_device(batch.features, targets)
+        run.signature.setdefault("features", width)  # the leader may have no record
+        features, targets = group_data.arrays(batch, classes, width, "train")
+        self.shares = Shares(counts, group.rank, divided, settings.mini_batch_size)
+        self.records, self.targets = self._on_device(features, targets)
         self.validation = self._validation(classes)
         torch.manual_seed(settings.seed)
         self.network = Network(
             self.shape, dropout=settings.dropout, input_noise=settings.input_noise
         )
         if settings.normalize:
-            mean, std = _moments(batch.features)
+            mean, std = group_data.moments(features, group if divided else None)
             self.network.mean.copy_(mean)
             self.network.std.copy_(std)
         self.network.to(run.device)
         if run.device == "cpu":
-            _plan_threads(self.network, settings.mini_batch_size)
+            _plan_threads(self.network, settings.mini_batch_size // group.size)
         self.optimizer = _optimizer(settings, self.network)
+        self.gradients = Gradients(self.network, group) if group.size > 1 else None
         self.progress = _Progress()
         self.best: dict[str, Tensor] = {}
         self.logged_epoch = 0
+
+    def _divided(self, name: str) -> bool:
+        """Whether each host has records of its own (TRAIN-100)."""
+        distribution = self.run.channel(name).config.distribution
+        return self.group.size > 1 and distribution == "ShardedByS3Key"
+
+    def _load(self, name: str) -> Batch | None:
+        """The channel's records; None on a host to which no object of a divided channel fell."""
+        try:
+            batch = self.run.channel(name).load()
+        except DataError as error:
+            if error.code == "CHANNEL_EMPTY" and self._divided(name):
+                return None
+            raise
+        require_finite(batch.features, f"{name} (features)")
+        return batch
 
     def _on_device(
         self, features: NDArray[np.float32], targets: NDArray[np.int64]
@@ -170,24 +203,34 @@ class _Training:
         return torch.from_numpy(features).to(device), torch.from_numpy(targets).to(device)
 
     def _validation(self, classes: NDArray[np.int64]) -> tuple[Tensor, Tensor] | None:
+        """This process's part of the records to measure with."""
         if "validation" not in self.run.channels:
             return None
-        batch = self.run.channel("validation").load()
-        require_width(batch.features, self.shape.features, "validation")
-        require_finite(batch.features, "validation (features)")
-        return self._on_device(batch.features, index_classes(batch.labels, classes, "validation"))
+        batch, group = self._load("validation"), self.group
+        if batch is not None:
+            require_width(batch.features, self.shape.features, "validation")
+        features, targets = group_data.arrays(batch, classes, self.shape.features, "validation")
+        if group.size > 1 and not self._divided("validation"):
+            own = slice(group.rank, None, group.size)
+            features, targets = features[own], targets[own]
+        return self._on_device(features, targets)
 
     def resume(self) -> None:
-        """Continue from the newest checkpoint, if there is one (TRAIN-174)."""
-        checkpoint = self.run.checkpoints.latest()
-        if checkpoint is None:
+        """Continue from the newest checkpoint, if there is one (TRAIN-174): the leader's, so that
+        all begin alike."""
+        packed = b""
+        checkpoint = self.run.checkpoints.latest() if self.group.leads else None
+        if checkpoint is not None:
+            packed = torch_state.pack(checkpoint.path)
+        packed = self.group.broadcast(packed)
+        if not packed:
             return
-        tensors, scalars = torch_state.read(checkpoint.path)
+        tensors, scalars = torch_state.unpack(packed)
         if scalars["of"] != self._identity():
             raise AlgorithmError(
                 "CHECKPOINT_OF_ANOTHER_TRAINING",
                 f"the checkpoint is of {scalars['of']}, this job trains {self._identity()}",
-                where=str(checkpoint.path),
+                where=str(checkpoint.path if checkpoint else self.run.checkpoints.directory),
                 expected="the same data, hidden_units, activation and optimizer",
                 remedy="give the job a CheckpointConfig.S3Uri of its own",
             )
@@ -195,7 +238,6 @@ class _Training:
         self.network.load_state_dict(torch_state.under("network", tensors))
         self.best = torch_state.under("best", tensors)
         torch_state.restore_optimizer(self.optimizer, torch_state.under("optimizer", tensors))
-        torch_state.restore_random(torch_state.under("random", tensors))
         print(f"resumes after epoch {self.progress.epoch}", flush=True)
 
     def fit(self) -> None:
@@ -213,16 +255,21 @@ class _Training:
                 print(f"stopped in epoch {progress.epoch + 1}", flush=True)
                 return
             progress.epoch += 1
-            self.run.metrics.log("train:loss", loss, progress.epoch)
+            if self.group.leads:
+                self.run.metrics.log("train:loss", loss, progress.epoch)
             validation_loss = self._validate()
-            self.run.checkpoints.save(self._write_state, progress.epoch, validation_loss)
+            if self.group.leads:
+                self.run.checkpoints.save(self._write_state, progress.epoch, validation_loss)
 
     def save(self) -> None:
         """Save the weights of the best epoch; without validation, those that training ended with.
 
         The last validation metrics logged are those of the saved weights, because SageMaker takes
-        a metric's last value for its final one.
+        a metric's last value for its final one. The leader saves: every process has the same
+        weights, and the hosts' files become one archive (TRAIN-132, TRAP-22).
         """
+        if not self.group.leads:
+            return
         if self.best:
             self.network.load_state_dict(self.best)
             if self.progress.best_epoch != self.logged_epoch:
@@ -236,29 +283,35 @@ class _Training:
 
     def _epoch(self) -> float | None:
         """One pass over the data in random order: the mean loss, None when asked to stop."""
-        settings, records = self.settings, len(self.records)
-        batches = math.ceil(records / settings.mini_batch_size)
-        order = torch.randperm(records).to(self.run.device)  # the CPU's generator: same on a GPU
+        settings, shares, epoch = self.settings, self.shares, self.progress.epoch
+        order = shares.order(settings.seed, epoch).to(self.run.device)
+        torch.manual_seed(seed_of(settings.seed, epoch, 1 + self.group.rank))  # noise, dropout
         total = torch.zeros((), dtype=torch.float64, device=self.run.device)
         self.network.train()
-        for batch in range(batches):
-            if self.run.stopping:
+        for step in range(shares.steps):
+            chosen, count = shares.of(order, step)
+            done = (epoch + step / shares.steps) / settings.epochs
+            for each in self.optimizer.param_groups:
+                each["lr"] = settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+            stop = self.run.stopping
+            if self.gradients is not None:
+                self.gradients.clear()
+            elif stop:
                 return None
-            start = batch * settings.mini_batch_size
-            chosen = order[start : start + settings.mini_batch_size]
-            done = (self.progress.epoch + batch / batches) / settings.epochs
-            for group in self.optimizer.param_groups:
-                group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
-            loss = cross_entropy(
-                self.network(self.records[chosen]),
-                self.targets[chosen],
-                label_smoothing=settings.label_smoothing,
-            )
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                self.optimizer.zero_grad()
+            if len(chosen):
+                loss = cross_entropy(
+                    self.network(self.records[chosen]),
+                    self.targets[chosen],
+                    label_smoothing=settings.label_smoothing, reduction="sum",
+                )
+                (loss / count).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+            if self.gradients is not None and self.gradients.sum(stop):
+                return None
             self.optimizer.step()
-            total += loss.detach() * len(chosen)
-        mean = float(total) / records
+        mean = float(self.group.sum(total)) / shares.total
         if not math.isfinite(mean):
             raise AlgorithmError(
                 "TRAINING_DIVERGED",
@@ -282,7 +335,7 @@ class _Training:
         return loss
 
     def _measure(self, records: Tensor, targets: Tensor) -> tuple[float, float]:
-        """Mean cross-entropy, without smoothing, and accuracy."""
+        """Mean cross-entropy, without smoothing, and accuracy, over all processes' records."""
         self.network.eval()
         loss, right = 0.0, 0
         with torch.inference_mode():
@@ -291,9 +344,13 @@ class _Training:
                 logits, wanted = self.network(records[part]), targets[part]
                 loss += float(cross_entropy(logits, wanted, reduction="sum"))
                 right += int((logits.argmax(dim=1) == wanted).sum())
-        return loss / len(records), right / len(records)
+        sums = torch.tensor([loss, right, len(records)], dtype=torch.float64)
+        loss, right, count = self.group.sum(sums.to(self.run.device)).tolist()
+        return loss / count, right / count
 
     def _log_validation(self, loss: float | None, accuracy: float | None, epoch: int) -> None:
+        if not self.group.leads:
+            return
         self.run.metrics.log("validation:loss", loss, epoch)
         self.run.metrics.log("validation:accuracy", accuracy, epoch)
         self.logged_epoch = epoch
@@ -311,19 +368,9 @@ class _Training:
             directory,
             torch_state.prefixed("network", self.network.state_dict())
             | torch_state.prefixed("best", self.best)
-            | torch_state.prefixed("optimizer", torch_state.optimizer_tensors(self.optimizer))
-            | torch_state.prefixed("random", torch_state.random_tensors(self.run.device)),
+            | torch_state.prefixed("optimizer", torch_state.optimizer_tensors(self.optimizer)),
             {"of": self._identity(), "progress": asdict(self.progress)},
         )
-
-
-def _moments(features: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature; 1 for one that does not vary."""
-    mean = features.mean(axis=0, dtype=np.float64)
-    std = features.std(axis=0, dtype=np.float64)
-    # Smaller than float32 can tell apart at that mean: rounding, not variation.
-    std[std <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
-    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
 def _plan_threads(network: Network, records: int) -> None:

@@ -1,6 +1,6 @@
 """A torch training's state as files without pickle: tensors as safetensors, the rest as JSON.
 
-tensors.safetensors    network, optimizer, random generators, whatever else is named
+tensors.safetensors    network, optimizer, whatever else is named
 state.json             counters, scores, what the tensors belong to
 """
 
@@ -26,10 +26,16 @@ def write(directory: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, 
     (directory / SCALARS).write_text(json.dumps(scalars, indent=1), encoding="utf-8")
 
 
-def read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and the scalars that `write` left."""
-    scalars = json.loads((directory / SCALARS).read_text(encoding="utf-8"))
-    return safetensors.torch.load_file(directory / TENSORS), scalars
+def pack(directory: Path) -> bytes:
+    """Both files as one, which other hosts can be sent."""
+    scalars = (directory / SCALARS).read_bytes()
+    return len(scalars).to_bytes(8, "big") + scalars + (directory / TENSORS).read_bytes()
+
+
+def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, on the CPU, and the scalars that `write` left and `pack` packed."""
+    end = 8 + int.from_bytes(data[:8], "big")
+    return safetensors.torch.load(data[end:]), json.loads(data[8:end])
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,21 +67,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         state.setdefault(int(index), {})[name] = value.clone()  # the optimizer writes to it
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def random_tensors(device: str) -> dict[str, Tensor]:
-    """The states of torch's default random generators."""
-    states = {"cpu": torch.get_rng_state()}
-    if device == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def restore_random(tensors: Mapping[str, Tensor]) -> None:
-    """Continue the generators; one whose device is not here any more is passed over."""
-    torch.set_rng_state(tensors["cpu"])
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
 
 
 def copy_of(network: nn.Module) -> dict[str, Tensor]:

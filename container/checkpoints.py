@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from byoa.container.contract import CHECKPOINT_IGNORED_SUFFIXES
+from byoa.container.contract import CHECKPOINT_INDEX as INDEX
 from byoa.container.errors import AlgorithmError
 from byoa.container.hardware import size
 
-INDEX = "checkpoint.json"
 _NAME = re.compile(r"(?P<host>.+)-step-(?P<step>\d{8,})")
 _TEMPORARY_SUFFIX = f".part{CHECKPOINT_IGNORED_SUFFIXES[0]}"  # not uploaded (TRAIN-173)
 _CHUNK_BYTES = 1 << 20

@@ -67,6 +67,7 @@ __all__ = [
     "BASE_DIR_VARIABLE",
     "CHECKPOINT_FILE",
     "CHECKPOINT_IGNORED_SUFFIXES",
+    "CHECKPOINT_INDEX",
     "DEFAULT_CHECKPOINT_PATH",
     "DEFAULT_PORT",
     "DISTRIBUTION_TYPES",
@@ -208,6 +209,8 @@ CHECKPOINT_IGNORED_SUFFIXES = (
     ".sagemaker-uploading",
     ".sagemaker-uploaded",
 )
+# In a directory of run.checkpoints that is whole: it came into its place by one rename.
+CHECKPOINT_INDEX = "checkpoint.json"
 OUT_OF_MEMORY_REASON = (
     "ClientError: Please use an instance type with more memory, or reduce the size of job data"
     " processed on an instance."

@@ -22,6 +22,7 @@ from byoa.container.contract_config import INPUT_DATA_FILE, RESOURCE_FILE
 from byoa.container.contract_layout import read_json
 from byoa.container.errors import HyperparameterError
 from byoa.container.hardware import Hardware
+from byoa.container.launch import GROUPS, LAUNCHERS
 from byoa.container.script_source import SUBMIT_HYPERPARAMETER, SUBMIT_VARIABLE
 
 LOG_LEVEL_HYPERPARAMETER = "sagemaker_container_log_level"
@@ -29,17 +30,6 @@ REGION_HYPERPARAMETER = "sagemaker_region"
 OUTPUT_HYPERPARAMETER = "sagemaker_s3_output"
 JOB_HYPERPARAMETER = "sagemaker_job_name"
 DEFAULT_LOG_LEVEL = 20
-# Hyperparameters that choose a launcher of many processes (TRAIN-45).
-LAUNCHERS = (
-    "sagemaker_mpi_enabled",
-    "sagemaker_parameter_server_enabled",
-    "sagemaker_multi_worker_mirrored_strategy_enabled",
-    "sagemaker_distributed_dataparallel_enabled",
-    "sagemaker_pytorch_ddp_enabled",
-    "sagemaker_pytorch_xla_multi_worker_enabled",
-    "sagemaker_torch_distributed_enabled",
-)
-GROUPS_HYPERPARAMETER = "sagemaker_distribution_instance_groups"
 # What the toolkit knows by name; other sagemaker_ keys are a framework's (SM_FRAMEWORK_PARAMS).
 _KNOWN = frozenset({
     contract.PROGRAM_HYPERPARAMETER,
@@ -168,7 +158,7 @@ def _snapshot(
     groups = {each["instance_group_name"]: each for each in document.get("instance_groups") or ()}
     own_group = resources.current_group_name
     distribution = framework.get(
-        GROUPS_HYPERPARAMETER, [own_group] if any(map(framework.get, LAUNCHERS)) else []
+        GROUPS, [own_group] if any(map(framework.get, LAUNCHERS)) else []
     )
     hosts = list(resources.hosts)
     distribution_hosts = [

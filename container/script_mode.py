@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from byoa.container import contract, training_module
+from byoa.container import contract, launch, torchrun, training_module
 from byoa.container.contract import Layout, ResourceConfig
-from byoa.container.errors import UnsupportedError
+from byoa.container.errors import AlgorithmError
 from byoa.container.hardware import measure
 from byoa.container.hosts import wait_for_hosts
 from byoa.container.script_entry import Entry, find
 from byoa.container.script_environment import (
-    LAUNCHERS,
     REGION_HYPERPARAMETER,
     Given,
     arguments,
@@ -45,7 +44,7 @@ def train(
     SIGTERM ended because it has no handler of its own, or that SIGTERM kept from starting.
     """
     values = {name: contract.decode_hyperparameter(text) for name, text in raw.items()}
-    _check_launchers(values)
+    launch.check(values)
     (layout.output / SUCCESS_FILE).unlink(missing_ok=True)  # of an earlier run by hand
     framework = environ.get(contract.FRAMEWORK_VARIABLE)
     source = str(
@@ -68,6 +67,10 @@ def train(
     for note in (hardware.notice, *notes):
         if note:
             say(note)
+    launched = launch.plan(values, resources, len(hardware.gpus), env)
+    if launched is not None:
+        _check_launched(entry)
+        say(launched.describe())
     with contextlib.ExitStack() as stack:
         python = sys.executable
         if stopping():  # what came in while the code was fetched
@@ -80,12 +83,15 @@ def train(
             if done.stopped:
                 return _stopped(named)
             python, env = done.python, env | done.variables
-        if environ.get(STUDIO_VARIABLE, "").lower() != "true":
+        if launched is None and environ.get(STUDIO_VARIABLE, "").lower() != "true":
             wait_for_hosts(resources, stopping=stopping, say=say)
         if stopping():  # what came in before the script could get it
             return _stopped(framework or named)
         stack.enter_context(intermediate_sync(layout, values, environ, say))
-        return run_script(layout, _script(layout, framework, entry, python, values, env))
+        script = _script(layout, framework, entry, python, values, env)
+        if launched is not None:
+            return torchrun.run(launched, layout, resources, script, stopping)
+        return run_script(layout, script)
 
 
 def _script(
@@ -102,6 +108,17 @@ def _script(
     )
 
 
+def _check_launched(entry: Entry | None) -> None:
+    """torchrun starts a Python file, and nothing else (DIST-02)."""
+    if entry is None or entry.kind != "script":
+        raise AlgorithmError(
+            "ENTRY_POINT_UNSUPPORTED",
+            f"torchrun does not start {entry.name if entry else contract.FRAMEWORK_VARIABLE}",
+            expected="a Python file such as train.py as the entry point",
+            remedy="name the file in entry_point, or remove `distribution` from the estimator",
+        )
+
+
 def _stopped(name: Any) -> int:
     say(f"stopped before {name} was started")
     return contract.EXIT_SIGTERM
@@ -110,14 +127,3 @@ def _stopped(name: Any) -> int:
 def _needs_more(entry: Entry, code: Path) -> bool:
     """Whether anything is to be installed; a command gets nothing (TK-12)."""
     return entry.kind == "package" or (entry.python and (code / REQUIREMENTS_FILE).is_file())
-
-
-def _check_launchers(values: Mapping[str, Any]) -> None:
-    wanted = [name for name in LAUNCHERS if values.get(name) not in (None, False, "", "false")]
-    if wanted:
-        raise UnsupportedError(
-            "LAUNCHER_UNSUPPORTED", f"{', '.join(wanted)}: distributed launch is not run here",
-            expected="one process a host",
-            remedy="remove `distribution` from the estimator; the script may start its own"
-            " processes from SM_HOSTS and SM_CURRENT_HOST",
-        )

@@ -22,17 +22,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from byoa.container import account, contract, warm
+from byoa.container import account, contract, preflight, warm
 from byoa.container.contract import Layout
-from byoa.container.errors import AlgorithmError, ByoaError, UnsupportedError, failure_report
+from byoa.container.errors import (
+    AlgorithmError,
+    ByoaError,
+    PeerError,
+    UnsupportedError,
+    failure_report,
+)
 from byoa.container.hardware import Hardware, measure, size
-from byoa.container.hosts import wait_for_hosts
 from byoa.container.line_ends import LineEnds
 from byoa.container.manifest import MANIFEST, Manifest, write_manifest
 from byoa.container.run import Run
 
 REGISTRY = "byoa.algorithms.registry"  # the one plug point from the container to the algorithms
 EXIT_INTERRUPTED = 130
+# A host that ends because another one did waits for the platform to stop it, so that the job's
+# reason is the other one's (TRAIN-140, TRAIN-145); on its own it ends after so long (DIST-11).
+PEER_ENDED_SECONDS = 30.0
 
 
 class Stop:
@@ -80,7 +88,10 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         return _train(layout, environ, stop, lines)
     except BaseException as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more must not cut the report short
-        return _fail(layout, error, lines)
+        code = _fail(layout, error, lines)
+        if isinstance(error, PeerError):
+            _wait_for_stop(stop)
+        return code
 
 
 def _train(layout: Layout, environ: Mapping[str, str], stop: Stop, lines: LineEnds) -> int:
@@ -103,8 +114,7 @@ def _train(layout: Layout, environ: Mapping[str, str], stop: Stop, lines: LineEn
             f" {contract.PROGRAM_VARIABLE} and {contract.FRAMEWORK_VARIABLE}",
         )
     if name:
-        _train_algorithm(name, layout, raw, stop, started, lines)
-        return contract.EXIT_SUCCESS
+        return _train_algorithm(name, layout, raw, stop, started, lines)
     if program:
         from byoa.container import script_mode
 
@@ -141,7 +151,7 @@ def _check_hosts(name: str, kind: Any, run: Run) -> None:
 
 def _train_algorithm(
     name: str, layout: Layout, raw: Mapping[str, str], stop: Stop, started: float, lines: LineEnds
-) -> None:
+) -> int:
     kind = _registry().find(name)
     hyperparameters = kind.Hyperparameters.parse(raw)
     hardware = measure()
@@ -153,13 +163,23 @@ def _train_algorithm(
     _say(_plan(name, run, hardware))
     if hardware.notice:
         _say(hardware.notice)
-    wait_for_hosts(run.hosts, stopping=lambda: stop.requested, say=_say)
+    if hardware.device == "cuda" and len(hardware.gpus) > 1:
+        _say(f"one process a host: the first of {len(hardware.gpus)} GPUs is used; a script under"
+             " torchrun uses all")
+    if not preflight.check(run.hosts, run.peers, say=_say):
+        _say("stopped before all hosts had met")
+        return contract.EXIT_SUCCESS
     ready = time.monotonic()
     try:
         kind(hyperparameters).train(run)
     except SystemExit as error:
         if error.code not in (None, 0):
+            run.peers.fail(failure_report(error))
             raise
+    except BaseException as error:
+        run.peers.fail(failure_report(error))
+        raise
+    run.peers.close()
     trained = time.monotonic()
     lines.finish()
     files = _saved(layout.model)
@@ -187,6 +207,7 @@ def _train_algorithm(
         f" {ready - started:.2f} s); model of {len(files)} files, {size(total)};"
         f" peak memory {size(_peak_bytes())}"
     )
+    return contract.EXIT_SUCCESS
 
 
 def _plan(name: str, run: Run, hardware: Hardware) -> str:
@@ -237,6 +258,14 @@ def _fail(layout: Layout, error: BaseException, lines: LineEnds) -> int:
     except OSError as unwritable:
         print(f"{layout.failure} cannot be written: {unwritable}", file=sys.stderr, flush=True)
     return code
+
+
+def _wait_for_stop(stop: Stop) -> None:
+    end = time.monotonic() + PEER_ENDED_SECONDS
+    if not stop.requested:
+        _say(f"waits up to {PEER_ENDED_SECONDS:g} s to be stopped with the job")
+    while not stop.requested and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _exit_code(error: BaseException) -> int:

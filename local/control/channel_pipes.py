@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,8 @@ class ChannelPipes:
     """Nothing exists before `prepare`, or `start` where an earlier server has prepared them."""
 
     def __init__(
-        self, buckets: Buckets, request: Mapping[str, Any], layout: Layout, share: Share
+        self, buckets: Buckets, request: Mapping[str, Any], layout: Layout,
+        share: Callable[[Mapping[str, Any]], Share],
     ) -> None:
         self._buckets = buckets
         self._layout = layout
@@ -78,7 +79,7 @@ class ChannelPipes:
         self._feeds = [
             PipeFeed(
                 self._buckets, channel,
-                partial(ChannelEpochs, self._buckets, channel, self._share),
+                partial(ChannelEpochs, self._buckets, channel, self._share(channel)),
                 self._fifos, records / f"{channel['ChannelName']}.json",
             )
             for channel in self._channels

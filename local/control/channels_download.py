@@ -48,7 +48,7 @@ def download(
     request: Mapping[str, Any],
     layout: Layout,
     check: Callable[[], None],
-    share: Share,
+    share: Callable[[Mapping[str, Any]], Share],
     *,
     shown: bool = False,
 ) -> None:
@@ -70,7 +70,7 @@ def download(
         try:
             listed = sources_of(buckets, source, fast=mode == "FastFile")
             if is_sharded(source):
-                listed = listed[share.turns]
+                listed = listed[share(channel).turns]
             for each in listed:
                 check()
                 _place(buckets, each, directory / each.path, mode, shown=shown)

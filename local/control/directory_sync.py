@@ -4,10 +4,11 @@ intermediate output.
 Objects are restored once, before the container starts; new and changed files go up while it runs,
 deletions too where the two are to be the same (TRAIN-170, TRAIN-171).
 
-A file goes up when it has been the same for an interval, and only if it still is when its bytes
-have been read: what is being written is not in S3, nor half of what is being replaced. What is left
-when the container has ended goes up as it is, but for names that end with `.sagemaker-ignore`, of
-directories too (TRAIN-173): whoever is killed while writing under a final name leaves half a file.
+A file goes up when it has been the same for an interval, or is of a whole checkpoint of
+run.checkpoints, and only if it still is the same when its bytes have been read: what is being
+written is not in S3, nor half of what is being replaced. What is left when the container has ended
+goes up as it is, but for names that end with `.sagemaker-ignore`, of directories too (TRAIN-173):
+whoever is killed while writing under a final name leaves half a file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from byoa.container.contract import CHECKPOINT_IGNORED_SUFFIXES as IGNORED
+from byoa.container.contract import CHECKPOINT_INDEX
 from byoa.container.errors import ByoaError
 from byoa.local.storage.buckets import Buckets, ObjectMissing, parse_s3_uri
 from byoa.local.storage.packing import shown
@@ -109,9 +111,13 @@ class DirectorySync:
     def _loop(self) -> None:
         while not self._ended.wait(self._interval):
             found = self._scan()
-            # A file that has not changed for an interval is not being written.
+            whole = {name.rpartition("/")[0] for name in found
+                     if name.rpartition("/")[2] == CHECKPOINT_INDEX}
+            # A file that has not changed for an interval is not being written; nor is one of a
+            # whole checkpoint, which the next one may replace before the interval is over.
             steady = {name: mark for name, mark in found.items()
-                      if self._before.get(name) == mark or self._uploaded.get(name) == mark}
+                      if self._before.get(name) == mark or self._uploaded.get(name) == mark
+                      or name.rpartition("/")[0] in whole}
             growing = found.keys() - steady.keys()
             self._before = found
             try:

@@ -11,9 +11,10 @@ from byoa.container.contract import Layout
 from byoa.container.errors import ByoaError
 from byoa.local.control import attempts
 from byoa.local.control.channel_sources import DownloadError
+from byoa.local.control.instance_groups import hosts_of
 from byoa.local.control.log_follower import Event
 from byoa.local.control.pipe_feed import Interrupted
-from byoa.local.control.training_container import container_name, hosts_of, network_of
+from byoa.local.control.training_container import container_name, network_of
 from byoa.local.control.training_host import TrainingHost
 from byoa.local.control.training_record import (
     HostEntry,

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from byoa.container.contract import (
-    HOMOGENEOUS_GROUP,
     CheckpointConfig,
     DebugHookConfig,
-    InstanceGroup,
     Layout,
     MetricDefinition,
     ProfilerConfig,
@@ -22,18 +20,13 @@ from byoa.container.contract import (
     write_hyperparameters,
 )
 from byoa.local.control.channels_download import input_data_config
+from byoa.local.control.instance_groups import groups_of, hosts_of, instance_type_of
 from byoa.local.control.instance_limits import limits_of
 from byoa.local.control.training_request import metric_definitions
 from byoa.local.runners.base import ContainerSpec, Network
 from byoa.local.storage.state import Row
 
 COMMAND = ("train",)
-
-
-def hosts_of(request: Mapping[str, Any]) -> tuple[str, ...]:
-    """algo-1 … algo-N in the service's order, that of a dictionary (TRAIN-62)."""
-    count = request["ResourceConfig"]["InstanceCount"]
-    return tuple(sorted(f"algo-{number}" for number in range(1, count + 1)))
 
 
 def network_of(row: Row) -> Network:
@@ -58,10 +51,7 @@ def write_config(layout: Layout, row: Row, host: str, interface: str) -> None:
     request = row.document["request"]
     write_hyperparameters(layout, request["HyperParameters"])
     input_data_config(request).write(layout)
-    group = InstanceGroup(
-        HOMOGENEOUS_GROUP, request["ResourceConfig"]["InstanceType"], hosts_of(request)
-    )
-    resources = ResourceConfig.for_host(host, [group])
+    resources = ResourceConfig.for_host(host, groups_of(request))
     replace(resources, network_interface_name=interface).write(layout)
     MetricDefinition.write_all(layout, metric_definitions(request))
     TrainingJobConfig(request).write(layout)
@@ -98,7 +88,7 @@ def container_spec(
         isolated=isolated,
         host=host,
         network=network_of(row),
-        limits=limits_of(request["ResourceConfig"]["InstanceType"]),
+        limits=limits_of(instance_type_of(request, host)),
         environment=training_environment(
             job_name=row.name,
             job_arn=row.arn,

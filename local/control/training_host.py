@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from byoa.container.contract import Layout
 from byoa.container.supervisor import Exit
@@ -14,9 +15,10 @@ from byoa.local.control.channel_pipes import ChannelPipes
 from byoa.local.control.channel_sources import DownloadError, Share
 from byoa.local.control.channels_download import download, read_only_channels
 from byoa.local.control.directory_sync import DirectorySync
+from byoa.local.control.instance_groups import place_of
 from byoa.local.control.log_follower import Event, LogFollower, cloudwatch, mirror_path
 from byoa.local.control.pipe_feed import Interrupted
-from byoa.local.control.training_container import container_spec, hosts_of, write_config
+from byoa.local.control.training_container import container_spec, write_config
 from byoa.local.control.training_output import synced_places
 from byoa.local.control.training_record import HostEntry
 from byoa.local.control.training_services import TrainingServices
@@ -48,9 +50,12 @@ class TrainingHost:
         self._on_lines = on_lines
         self._follower: LogFollower | None = None
         self._syncs: list[DirectorySync] = []
-        hosts = hosts_of(self._request)
-        self._share = Share(hosts.index(name), len(hosts))
-        self._pipes = ChannelPipes(services.buckets, self._request, layout, self._share)
+        # The request with the channels that this host gets (TRAIN-101).
+        self._own = {**self._request, "InputDataConfig": [
+            channel for channel in self._request.get("InputDataConfig", ())
+            if place_of(self._request, channel, name) is not None
+        ]}
+        self._pipes = ChannelPipes(services.buckets, self._own, layout, self._share)
 
     # --- starting ---
 
@@ -62,7 +67,7 @@ class TrainingHost:
         self.layout.create()
         write_config(self.layout, row, self.name, services.runner.interface(image))
         download(
-            services.buckets, self._request, self.layout, check_stop, self._share,
+            services.buckets, self._own, self.layout, check_stop, self._share,
             shown=services.runner.shows_read_only(image),
         )
         self._pipes.prepare()
@@ -79,7 +84,7 @@ class TrainingHost:
         self, row: Row, entry: HostEntry, access: Mapping[str, str], warm: Warm | None = None
     ) -> None:
         spec = container_spec(row, self.name, self.layout, self._log(entry), access)
-        shown = read_only_channels(self._request, self.layout)
+        shown = read_only_channels(self._own, self.layout)
         self.container = self._services.runner.start(replace(spec, read_only=shown), warm)
 
     def follow(self, entry: HostEntry) -> None:
@@ -157,6 +162,11 @@ class TrainingHost:
         self.finish_log()
 
     # --- within ---
+
+    def _share(self, channel: Mapping[str, Any]) -> Share:
+        """Its share of a channel that it gets."""
+        place = place_of(self._request, channel, self.name)
+        return Share() if place is None else Share(*place)
 
     def _log(self, entry: HostEntry) -> Path:
         return mirror_path(self._services.settings.home, self._caller, GROUP, entry.stream)

@@ -21,6 +21,7 @@ from byoa.container.contract import (
     TensorBoardOutputConfig,
 )
 from byoa.container.errors import ByoaError, UnsupportedError
+from byoa.local.control import instance_groups
 from byoa.local.control.metric_scraper import problem
 from byoa.local.control.unsupported import raise_all, refused
 from byoa.local.errors import ValidationException
@@ -38,7 +39,6 @@ _NVME = re.compile(r"ml\.(?:p4de?|p5(?:e|en)?|g4dn|g5|g6e?|trn\d\w*|[cmr]\d\w*d\
 # Of ContainerEntrypoint and ContainerArguments: an interpreter, an option, the program.
 _PROGRAM_WORDS = 3
 
-_ONE_TYPE = "use ResourceConfig.InstanceType and InstanceCount: all hosts of one type"
 _REFUSALS = {
     "DebugRuleConfigurations": "rules are processing jobs, which are not run yet; read the tensors"
     " that DebugHookConfig has written",
@@ -53,13 +53,11 @@ _ALGORITHM_REFUSALS = {
     "AlgorithmName": "use TrainingImage",
 }
 _RESOURCE_REFUSALS = {
-    "InstanceGroups": _ONE_TYPE,
     "TrainingPlanArn": "leave it out",
     "InstancePlacementConfig": "leave it out",
-    "InstancePreferences": "use InstanceType",
+    "InstancePreferences": "use InstanceType, or InstanceGroups for several types at once",
 }
 _S3_REFUSALS = {
-    "InstanceGroupNames": "leave it out: every host gets the channel",
     "ModelAccessConfig": "copy the data to S3 and name it by S3Uri",
     "HubAccessConfig": "copy the data to S3 and name it by S3Uri",
 }
@@ -76,7 +74,7 @@ def check(request: Mapping[str, Any], runner: Runner) -> None:
     raise_all(_refused(request))
     algorithm = request["AlgorithmSpecification"]
     isolated = bool(request.get("EnableNetworkIsolation"))
-    hosts = request["ResourceConfig"]["InstanceCount"]
+    hosts = len(instance_groups.hosts_of(request))
     program = [*algorithm.get("ContainerEntrypoint", ()), *algorithm.get("ContainerArguments", ())]
     try:
         runner.check(
@@ -100,7 +98,8 @@ def complete(request: Mapping[str, Any]) -> dict[str, Any]:
         )
     full["OutputDataConfig"].setdefault("KmsKeyId", "")  # the Python SDK fails without it
     full["OutputDataConfig"].setdefault("CompressionType", "GZIP")
-    full["ResourceConfig"].setdefault("InstanceCount", 1)
+    if not full["ResourceConfig"].get("InstanceGroups"):
+        full["ResourceConfig"].setdefault("InstanceCount", 1)
     full["StoppingCondition"].setdefault("MaxRuntimeInSeconds", DEFAULT_RUNTIME_SECONDS)
     full["ResourceConfig"].setdefault("VolumeSizeInGB", DEFAULT_VOLUME_GB)
     if "TensorBoardOutputConfig" in full:
@@ -175,6 +174,7 @@ def _out_of_range(request: Mapping[str, Any]) -> Iterator[str]:
             "Value '0' at 'resourceConfig.instanceCount' failed to satisfy constraint: Member must"
             " have value greater than or equal to 1"
         )
+    yield from instance_groups.counts_out_of_range(resources)
     runtime = (request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds") or 0
     if runtime > MAX_RUNTIME_SECONDS:
         yield (
@@ -194,6 +194,7 @@ def _check_wrong(request: Mapping[str, Any]) -> None:
         *_wrong_algorithm(request.get("AlgorithmSpecification") or {}),
         *_wrong_channels(request),
         *_wrong_program(request),
+        *instance_groups.wrong(request),
         *_wrong_times(request),
         *_wrong_pool(request),
         *_wrong_places(request),
@@ -322,11 +323,14 @@ def _wrong_places(request: Mapping[str, Any]) -> Iterator[str]:
                 f" {', '.join(_RESERVED)}."
             )
     resources = request.get("ResourceConfig") or {}
-    if resources.get("VolumeKmsKeyId") and _NVME.match(resources.get("InstanceType") or ""):
-        yield (
-            f"VolumeKmsKeyId can't be given with {resources['InstanceType']}: its instance storage"
-            " is encrypted by the hardware."
-        )
+    types = [each.get("InstanceType") or ""
+             for each in (resources, *(resources.get("InstanceGroups") or ()))]
+    for each in types if resources.get("VolumeKmsKeyId") else ():
+        if _NVME.match(each):
+            yield (
+                f"VolumeKmsKeyId can't be given with {each}: its instance storage is encrypted by"
+                " the hardware."
+            )
     for member in ("TensorBoardOutputConfig", "DebugHookConfig", "ProfilerConfig"):
         config = request.get(member) or {}
         if "S3OutputPath" in config:

@@ -21,7 +21,8 @@ from typing import Any
 
 from byoa.container.errors import ByoaError
 from byoa.local.control.attempts import FAULT
-from byoa.local.control.training_container import container_spec, hosts_of
+from byoa.local.control.instance_groups import hosts_of
+from byoa.local.control.training_container import container_spec
 from byoa.local.control.training_record import KIND, TERMINAL, host_layout
 from byoa.local.control.training_services import TrainingServices
 from byoa.local.errors import ValidationException

@@ -19,7 +19,7 @@ def test_tensors_and_scalars_come_back_as_they_were(tmp_path: Path) -> None:
         "bytes": torch.zeros(2).byte(),
     }
     torch_state.write(tmp_path, tensors, {"epoch": 3, "best": None})
-    found, scalars = torch_state.read(tmp_path)
+    found, scalars = torch_state.unpack(torch_state.pack(tmp_path))
     assert scalars == {"epoch": 3, "best": None}
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
     assert {name: each.dtype for name, each in found.items()} == {
@@ -55,8 +55,8 @@ def test_an_optimizer_continues_where_it_was(kind: str) -> None:
     assert torch.equal(parameter, other)
 
 
-def test_random_numbers_continue() -> None:
-    state = torch_state.random_tensors("cpu")
-    first = torch.rand(4)
-    torch_state.restore_random(state)
-    assert torch.equal(torch.rand(4), first)
+def test_a_checkpoint_travels_as_one_piece(tmp_path: Path) -> None:
+    torch_state.write(tmp_path, {"a": torch.arange(3.0)}, {"epoch": 2})
+    tensors, scalars = torch_state.unpack(torch_state.pack(tmp_path))
+    assert tensors["a"].tolist() == [0.0, 1.0, 2.0]
+    assert scalars == {"epoch": 2}

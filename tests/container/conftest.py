@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from byoa.container.contract import (
     ResourceConfig,
     write_hyperparameters,
 )
+from tests.loopback import INTERFACE, addresses
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LIMIT = 60.0
@@ -46,9 +49,10 @@ class Tree:
             {name: ChannelConfig(content_type="text/csv") for name in contents}
         ).write(self.layout)
 
-    def hosts(self, current, names):
+    def hosts(self, current, names, interface="eth0"):
         group = InstanceGroup("homogeneousCluster", "ml.c5.xlarge", tuple(names))
-        ResourceConfig.for_host(current, [group]).write(self.layout)
+        resources = ResourceConfig.for_host(current, [group])
+        replace(resources, network_interface_name=interface).write(self.layout)
 
     def checkpoint_config(self):
         CheckpointConfig("s3://bkt/ckpt/").write(self.layout)
@@ -95,3 +99,47 @@ class Tree:
 @pytest.fixture
 def tree(tmp_path):
     return Tree(tmp_path / "ml")
+
+
+class Cluster:
+    """The trees of a job's hosts, whose names are addresses of this machine's loopback network."""
+
+    def __init__(self, root, count):
+        self.names = addresses(count)
+        self.trees = [Tree(root / name / "ml") for name in self.names]
+        for name, tree in zip(self.names, self.trees, strict=True):
+            tree.hosts(name, self.names, INTERFACE)
+
+    def run(self, *command, **extra):
+        """Exit code and output of the entrypoint on every host, all at once."""
+        return self.finish(self.start(*command, **extra))
+
+    def start(self, *command, **extra):
+        return [tree.start(*command, **extra) for tree in self.trees]
+
+    def finish(self, processes):
+        found = [None] * len(processes)
+
+        def take(index, process):
+            with process:
+                try:
+                    output, _ = process.communicate(timeout=LIMIT)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    output = f"still running after {LIMIT} s:\n" + process.communicate()[0]
+            found[index] = process.returncode, output
+
+        threads = [
+            threading.Thread(target=take, args=each) for each in enumerate(processes)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Makes a job's hosts, so many."""
+    return lambda count=2: Cluster(tmp_path / "hosts", count)

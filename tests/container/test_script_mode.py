@@ -197,6 +197,7 @@ def test_a_launcher_of_many_processes_is_refused(tree, script):
     script(RECORD)
     tree.hyperparameters({"sagemaker_mpi_enabled": "true", **QUOTED})
     assert tree.run()[0] == 1
+    assert tree.failure.startswith("sagemaker_mpi_enabled: not run here")
     assert "[LAUNCHER_UNSUPPORTED]" in tree.failure
     tree.hyperparameters({"sagemaker_mpi_enabled": "false", **QUOTED})
     assert tree.run()[0] == 0

@@ -44,21 +44,36 @@ def test_the_plan_and_the_times_are_one_line_each(tree):
     assert [line for line in output.splitlines() if line.startswith("trained in ")]
 
 
-def test_the_golden_files_of_the_service_are_read(tree, tmp_path):
-    """CHK-01 with FIX-01, FIX-03, FIX-04 and FIX-05 as they are; the three hosts' names resolve."""
+def test_the_golden_files_of_the_service_are_read(cluster, tmp_path):
+    """CHK-01 with FIX-01, FIX-03, FIX-04 and FIX-05 as they are; the three hosts' names resolve to
+    this machine, which has no interface eth0."""
+    hosts = cluster(3)
     tmp_path.joinpath("sitecustomize.py").write_text(
-        "import socket\nsocket.getaddrinfo = lambda *names, **options: []\n"
+        "import socket\n"
+        f"places = dict(zip(['algo-1', 'algo-2', 'algo-3'], {hosts.names}))\n"
+        "resolve = socket.getaddrinfo\n"
+        "socket.getaddrinfo = lambda name, *more, **options:"
+        " resolve(places.get(name, name), *more, **options)\n"
+        "socket.if_nameindex = lambda: [(1, 'lo')]\n"
     )
-    config = tree.layout.config
-    for name in ("inputdataconfig", "resourceconfig", "checkpointconfig"):
-        (golden,) = (FIXTURES / "config").glob(f"fix-0*-{name}.json")
-        (config / f"{name}.json").write_bytes(golden.read_bytes())
-    code, output = tree.run(**SUMMING, PYTHONPATH=f"{FIXTURES}:{tmp_path}")
-    assert code == 0, output
+    for number, tree in enumerate(hosts.trees, start=1):
+        for name in ("inputdataconfig", "resourceconfig", "checkpointconfig"):
+            (golden,) = (FIXTURES / "config").glob(f"fix-0*-{name}.json")
+            text = golden.read_text()
+            if number != 2:  # the golden one is of algo-2
+                text = text.replace('"current_host":"algo-2"', f'"current_host":"algo-{number}"')
+            (tree.layout.config / f"{name}.json").write_text(text)
+    ran = hosts.run(**SUMMING, PYTHONPATH=f"{FIXTURES}:{tmp_path}")
+    assert [code for code, _ in ran] == [0, 0, 0], ran
+    first, output = ran[0][1], ran[1][1]
     assert "on algo-2 (2 of 3)" in output
     assert "channels train (File), valid (Pipe)" in output
-    assert (tree.layout.checkpoints / "algo-2-step-00000001").is_dir()
-    assert "train:sum" not in output  # the first host prints metrics (TRAIN-194)
+    assert (hosts.trees[1].layout.checkpoints / "algo-2-step-00000001").is_dir()
+    assert "train:sum" in first  # the first host prints metrics (TRAIN-194)
+    assert "train:sum" not in output
+    assert "names the network interface 'eth0', which is not here (there are lo); 'lo' is taken" \
+        in output  # TRAIN-63
+    assert "pre-flight: 3 hosts reach one another by lo, and sum to 6, in " in first
 
 
 def test_unknown_files_and_keys_and_absent_optional_files_do_not_matter(tree):
@@ -154,13 +169,48 @@ def test_an_algorithm_that_saves_nothing_fails_with_the_cure(tree):
     assert "run.model_dir" in tree.failure
 
 
-def test_a_later_host_may_leave_saving_to_the_first(tree):
+def test_a_later_host_may_leave_saving_to_the_first(cluster):
     """TRAIN-132, TRAP-22"""
-    tree.hosts("localhost", ["127.0.0.1", "localhost"])  # names that resolve everywhere
-    code, output = tree.run(BYOA_ALGORITHM="summing:Idle")
-    assert code == 0, output
-    assert "localhost (2 of 2)" in output
-    assert tree.model == set()
+    hosts = cluster(2)
+    (first, _), (later, output) = hosts.run(BYOA_ALGORITHM="summing:Idle")
+    assert first == 1 and "[ALGORITHM_SAVED_NOTHING]" in hosts.trees[0].failure
+    assert later == 0, output
+    assert f"{hosts.names[1]} (2 of 2)" in output
+    assert hosts.trees[1].model == set()
+
+
+def test_a_host_that_fails_ends_the_others_who_name_it_and_its_reason(cluster):
+    """TRAIN-140, TRAIN-145: they wait to be stopped, so that the first failure is the job's."""
+    hosts = cluster(3)
+    for tree in hosts.trees:
+        tree.hyperparameters({"then": "meet"})
+    hosts.trees[1].hyperparameters({"then": "fail"})
+    processes = hosts.start(**SUMMING)
+    assert processes[1].wait(60) == 1
+    for process in (processes[0], processes[2]):
+        for line in process.stdout:
+            if line == "waits up to 30 s to be stopped with the job\n":
+                break
+        process.send_signal(signal.SIGTERM)
+    ran = hosts.finish(processes)
+    assert [code for code, _ in ran] == [1, 1, 1], ran
+    assert hosts.trees[1].failure.startswith("ValueError: the sum is odd at ")
+    for tree in (hosts.trees[0], hosts.trees[2]):
+        assert tree.failure.startswith(
+            f"{hosts.names[1]} has failed: ValueError: the sum is odd at "
+        )
+        assert "[PEER_LOST]" in tree.failure
+
+
+def test_an_algorithm_gathers_over_its_hosts(cluster):
+    """DIST-10"""
+    hosts = cluster(2)
+    for tree in hosts.trees:
+        tree.hyperparameters({"then": "meet"})
+    ran = hosts.run(**SUMMING)
+    assert [code for code, _ in ran] == [0, 0], ran
+    for name, (_, output) in zip(hosts.names, ran, strict=True):
+        assert f"{name} met {', '.join(hosts.names)}" in output
 
 
 def test_a_stop_ends_the_wait_for_hosts_that_never_come(tree):
@@ -173,6 +223,7 @@ def test_a_stop_ends_the_wait_for_hosts_that_never_come(tree):
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
+    assert "stopped before all hosts had met" in output
 
 
 def test_several_hosts_are_refused_where_the_algorithm_does_not_share_the_work(tree):

@@ -206,6 +206,25 @@ def test_the_last_checkpoint_stays_in_s3_until_the_next_is_there(
     assert all(len(newer) == 2 for _, newer in deleted)
 
 
+def test_checkpoints_that_are_replaced_within_an_interval_go_up_all_the_same(
+    buckets: Buckets, directory: Path
+) -> None:
+    """A quick training would have none in S3 when it is interrupted."""
+    from byoa.container.checkpoints import Checkpoints
+
+    checkpoints, sync = Checkpoints(directory, keep=1), DirectorySync(
+        buckets, URI, directory, interval=0.3
+    )
+    sync.start()
+    end, step = time.monotonic() + 20, 0
+    while not any(name.endswith("checkpoint.json") for name in keys(buckets)):
+        assert time.monotonic() < end
+        step += 1
+        checkpoints.save({"weights": b"w" * 100}, step)
+        time.sleep(0.02)
+    sync.abandon()
+
+
 def test_a_link_out_of_the_directory_does_not_go_up(
     buckets: Buckets, sync: Any, directory: Path, tmp_path: Path
 ) -> None:

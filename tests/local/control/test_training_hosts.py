@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from byoa.local.control.training_container import hosts_of
+from byoa.local.control.instance_groups import groups_of, hosts_of, instance_type_of
 
 pytestmark = pytest.mark.both_runners
 
@@ -138,8 +138,74 @@ while not (ml / 'input/go').exists(): time.sleep(0.02)
 @pytest.mark.process_only("no container starts")
 def test_hosts_are_in_the_order_of_a_dictionary() -> None:
     """TRAIN-62, TRAP-15."""
-    hosts = hosts_of({"ResourceConfig": {"InstanceCount": 11}})
+    one_type = {"InstanceType": "ml.m5.large", "InstanceCount": 11}
+    hosts = hosts_of({"ResourceConfig": one_type})
     assert hosts[:4] == ("algo-1", "algo-10", "algo-11", "algo-2")
+
+
+@pytest.mark.process_only("no container starts")
+def test_hosts_are_counted_over_all_groups_in_the_request_s_order() -> None:
+    """TRAIN-61, TRAIN-215."""
+    request = {"ResourceConfig": {"InstanceGroups": [
+        {"InstanceGroupName": "z", "InstanceType": "ml.c5.xlarge", "InstanceCount": 2},
+        {"InstanceGroupName": "a", "InstanceType": "ml.m5.large", "InstanceCount": 8},
+    ]}}
+    first, second = groups_of(request)
+    assert (first.name, first.hosts) == ("z", ("algo-1", "algo-2"))
+    assert second.hosts[:2] == ("algo-10", "algo-3")
+    assert hosts_of(request)[:3] == ("algo-1", "algo-10", "algo-2")
+    assert instance_type_of(request, "algo-10") == "ml.m5.large"
+
+
+def test_instance_groups_have_their_own_type_and_channels(
+    cluster: Any, training_request: Any, channel: Any
+) -> None:
+    """TRAIN-61, TRAIN-101, TRAIN-215: a channel of a group is not even a directory elsewhere, and
+    is divided within the group."""
+    for name in ("a", "b", "c", "d"):
+        cluster.buckets.put_bytes("tests", f"data/{name}", name.encode())
+    groups = [
+        {"InstanceGroupName": "workers", "InstanceType": "ml.c5.xlarge", "InstanceCount": 2},
+        {"InstanceGroupName": "lead", "InstanceType": "ml.m5.large", "InstanceCount": 1},
+    ]
+
+    def of(name: str, **members: Any) -> Any:
+        made = channel(name, "s3://tests/data/")
+        made["DataSource"]["S3DataSource"].update(members)
+        return made
+
+    source = HEAD + """
+data = ml / 'input/data'
+print(json.dumps([
+    resources['current_group_name'], resources['current_instance_type'], hosts,
+    [each['instance_group_name'] for each in resources['instance_groups']],
+    {each.name: sorted(path.name for path in each.iterdir()) for each in data.iterdir()
+     if each.is_dir()},
+]))
+"""
+    cluster.call("CreateTrainingJob", **training_request(
+        "groups", AlgorithmSpecification=cluster.program(source),
+        ResourceConfig={"InstanceGroups": groups, "VolumeSizeInGB": 1},
+        InputDataConfig=[
+            of("all"),
+            of("part", InstanceGroupNames=["workers"], S3DataDistributionType="ShardedByS3Key"),
+            of("whole", InstanceGroupNames=["lead"]),
+        ],
+    ))
+    described = cluster.wait("groups")
+    assert described["TrainingJobStatus"] == "Completed", described
+    assert described["ResourceConfig"]["InstanceGroups"] == groups
+    assert "InstanceCount" not in described["ResourceConfig"]
+    import json
+
+    found = {host: json.loads(lines[0]) for host, lines in by_host(cluster, "groups").items()}
+    names, everything = ["algo-1", "algo-2", "algo-3"], ["a", "b", "c", "d"]
+    for host, kind, data in (
+        ("algo-1", ["workers", "ml.c5.xlarge"], {"all": everything, "part": ["a", "c"]}),
+        ("algo-2", ["workers", "ml.c5.xlarge"], {"all": everything, "part": ["b", "d"]}),
+        ("algo-3", ["lead", "ml.m5.large"], {"all": everything, "whole": everything}),
+    ):
+        assert found[host] == [*kind, names, ["workers", "lead"], data]
 
 
 def test_every_host_gets_all_data_or_its_own_share_of_the_objects(
@@ -390,7 +456,7 @@ def test_a_host_that_the_killed_server_had_not_started_is_started_by_the_next(
 
     start, started = cluster.runner.start, []
 
-    def only_the_first(spec: Any) -> Any:
+    def only_the_first(spec: Any, warm: Any = None) -> Any:
         if started:
             end = time.monotonic() + 30
             while cluster.runner.adopt({"name": started[0].name}) is None:

@@ -29,6 +29,9 @@ def with_channel(**members: Any) -> dict[str, Any]:
     return {"InputDataConfig": [{"ChannelName": "train", "DataSource": s3()} | members]}
 
 
+GROUP = {"InstanceGroupName": "g", "InstanceType": "ml.m5.large", "InstanceCount": 1}
+
+
 @pytest.mark.parametrize(
     ("members", "nearest"),
     [
@@ -40,7 +43,6 @@ def with_channel(**members: Any) -> dict[str, Any]:
             }}),
             "FileSystemDataSource .* use S3DataSource",
         ),
-        (with_channel(DataSource=s3(InstanceGroupNames=["g"])), "InstanceGroupNames"),
         (
             {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2,
                                 "VolumeSizeInGB": 1}},
@@ -48,8 +50,13 @@ def with_channel(**members: Any) -> dict[str, Any]:
         ),
         (
             {"ResourceConfig": {"VolumeSizeInGB": 1, "InstanceGroups": [
-                {"InstanceGroupName": "g", "InstanceType": "ml.m5.large", "InstanceCount": 1}]}},
-            "InstanceGroups .* use ResourceConfig.InstanceType and InstanceCount",
+                {"InstanceGroupName": "g", "InstanceType": "ml.m5.large", "InstanceCount": 2}]}},
+            "2 hosts .* BYOA_SANDBOX is off",
+        ),
+        (  # TRAIN-216
+            {"ResourceConfig": {"VolumeSizeInGB": 1, "InstancePreferences": [
+                {"InstanceType": "ml.m5.large", "InstanceCount": 1}]}},
+            "InstancePreferences .* use InstanceType, or InstanceGroups",
         ),
         ({"RemoteDebugConfig": {"EnableRemoteDebug": True}}, "EnableRemoteDebug .* use false"),
         ({"ExperimentConfig": {"TrialName": "t"}}, "ExperimentConfig"),
@@ -84,6 +91,24 @@ def test_what_does_not_run_here_is_refused_naming_the_nearest_that_does(
         (
             {"InputDataConfig": [{"ChannelName": "a", "DataSource": s3()}] * 2},
             "Channel names must be unique: 'a' is given 2 times",  # TRAIN-23
+        ),
+        (
+            with_channel(DataSource=s3(InstanceGroupNames=["g"])),
+            "InstanceGroupNames has 'g', which is no instance group",  # TRAIN-101
+        ),
+        (
+            {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1,
+                                "VolumeSizeInGB": 1, "InstanceGroups": [GROUP]}},
+            "either InstanceGroups or InstanceType and InstanceCount, not both",  # TRAIN-215
+        ),
+        (
+            {"ResourceConfig": {"VolumeSizeInGB": 1, "InstanceGroups": [GROUP, GROUP]}},
+            "group names must be unique: 'g' is given 2 times",
+        ),
+        (
+            {"ResourceConfig": {"VolumeSizeInGB": 1,
+                                "InstanceGroups": [GROUP | {"InstanceCount": 0}]}},
+            "Value '0' at 'resourceConfig.instanceGroups.1.member.instanceCount' failed",
         ),
         (with_channel(ChannelName=".."), "is no name of a directory"),
         (with_channel(DataSource={}), "must have exactly one member"),

@@ -1,0 +1,171 @@
+"""byoa's own image on several hosts of the local SageMaker: one model, one reason of a failure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.both_runners
+
+LIMIT = 120.0
+PLAIN = {"dropout": "0", "input_noise": "0", "mini_batch_size": "64", "epochs": "3",
+         "hidden_units": "[32]"}
+# Every host meets the others again and again; the second one ends in the way that it is told.
+DYING = """
+import os, time
+from byoa.algorithms import Algorithm
+
+class Dying(Algorithm):
+    distributed = True
+
+    def train(self, run):
+        for step in range(1000):
+            run.peers.barrier()
+            if step == 3 and run.peers.rank == 1:
+                if os.environ["HOW"] == "vanishes":
+                    os._exit(9)
+                raise ValueError("no good data here")
+            time.sleep(0.05)
+
+    def load(self, model_dir, device): ...
+    def predict(self, model, records): ...
+"""
+SCRIPT = """
+import os, pathlib, sys
+import torch
+import torch.distributed as dist
+dist.init_process_group("gloo")
+tensor = torch.tensor([dist.get_rank() + 1.0])
+dist.all_reduce(tensor)
+print(f"rank={dist.get_rank()}; loss={tensor.item()}")
+if "--fail" in sys.argv and dist.get_rank() == 2:
+    raise ValueError("no good data here")
+dist.barrier()
+if dist.get_rank() == 0:
+    pathlib.Path(os.environ["SM_MODEL_DIR"], "model.txt").write_text(str(dist.get_world_size()))
+"""
+
+
+@pytest.fixture
+def cluster(new_laboratory: Any) -> Any:
+    laboratory = new_laboratory("auto")
+    if laboratory.runner.name == "process" and laboratory.runner.no_sandbox is not None:
+        pytest.skip(f"no namespaces here: {laboratory.runner.no_sandbox}")
+    return laboratory
+
+
+@pytest.fixture
+def train(cluster: Any, training_request: Any, request: pytest.FixtureRequest) -> Any:
+    """Runs byoa's image with torch on so many hosts; the job at its end."""
+    image = (
+        "byoa:latest" if cluster.plain_image is None else request.getfixturevalue("byoa_image")
+    )
+
+    def run(name: str, count: int, channels: dict[str, str], **members: Any) -> Any:
+        sources = []
+        for channel, text in channels.items():
+            file = "train.py" if channel == "code" else "part.csv"
+            file = "dying.py" if "class Dying" in text else file
+            cluster.buckets.put_bytes("tests", f"{name}/{channel}/{file}", text.encode())
+            sources.append({
+                "ChannelName": channel, "ContentType": "text/csv",
+                "DataSource": {"S3DataSource": {
+                    "S3DataType": "S3Prefix", "S3Uri": f"s3://tests/{name}/{channel}/",
+                }},
+            })
+        cluster.call("CreateTrainingJob", **training_request(
+            name, InputDataConfig=sources,
+            AlgorithmSpecification={"TrainingImage": image, "TrainingInputMode": "File"},
+            ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": count,
+                            "VolumeSizeInGB": 1},
+            **members,
+        ))
+        return cluster.wait(name, LIMIT)
+
+    return run
+
+
+@pytest.fixture
+def digits() -> dict[str, str]:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    rows = [",".join([str(label), *(f"{value:g}" for value in row)])
+            for label, row in zip(labels.tolist(), pixels.tolist(), strict=True)]
+    return {"train": "\n".join(rows[:400]), "validation": "\n".join(rows[400:500])}
+
+
+def losses(laboratory: Any, name: str) -> list[float]:
+    return [
+        float(line.partition("=")[2].partition(";")[0]) for line in laboratory.lines(name)
+        if line.startswith(("train:loss=", "validation:loss="))
+    ]
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["open", "isolated"])
+def test_two_hosts_reach_the_loss_of_one(
+    cluster: Any, train: Any, digits: dict[str, str], isolated: bool
+) -> None:
+    """DIST-10, TRAIN-12, TRAIN-132, TRAIN-194"""
+    common: dict[str, Any] = {
+        "Environment": {"BYOA_ALGORITHM": "mlp-classifier"}, "HyperParameters": PLAIN,
+        "EnableNetworkIsolation": isolated,
+    }
+    one = train("one", 1, digits, **common)
+    two = train("two", 2, digits, **common)
+    for job in (one, two):
+        assert job["TrainingJobStatus"] == "Completed", (job, cluster.lines("two"))
+    assert losses(cluster, "two") == pytest.approx(losses(cluster, "one"), rel=1e-3)
+    assert sorted(cluster.archive("output/two/output/model.tar.gz")) == sorted(
+        cluster.archive("output/one/output/model.tar.gz")
+    )
+
+
+@pytest.mark.parametrize(("how", "reason"), [
+    ("raises", "AlgorithmError: ValueError: no good data here at dying.py:"),
+    ("vanishes", "AlgorithmError: , exit code: 9"),
+])
+def test_a_host_that_ends_early_ends_the_job_with_its_reason(
+    cluster: Any, train: Any, how: str, reason: str
+) -> None:
+    """TRAIN-140, TRAIN-142, TRAIN-145: the others end because of it, and later."""
+    job = train(
+        how, 3, {"code": DYING},
+        Environment={"BYOA_ALGORITHM": "dying:Dying", "HOW": how,
+                     "PYTHONPATH": "/opt/ml/input/data/code"},
+    )
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith(reason), (job["FailureReason"], cluster.lines(how))
+
+
+def script(**values: str) -> dict[str, str]:
+    return {
+        "sagemaker_program": json.dumps("train.py"),
+        "sagemaker_submit_directory": json.dumps("/opt/ml/input/data/code"),
+        "sagemaker_torch_distributed_enabled": "true",
+        "sagemaker_mpi_num_of_processes_per_host": "2", **values,
+    }
+
+
+def test_a_script_runs_under_torchrun_on_two_hosts(cluster: Any, train: Any) -> None:
+    """DIST-01 … DIST-04, TK-11"""
+    job = train("torchrun", 2, {"code": SCRIPT}, HyperParameters=script())
+    lines = cluster.lines("torchrun")
+    assert job["TrainingJobStatus"] == "Completed", (job, lines)
+    assert sorted(line for line in lines if line.startswith("rank=")) == [
+        f"rank={rank}; loss=10.0" for rank in range(4)
+    ]
+    assert cluster.archive("output/torchrun/output/model.tar.gz")["model.txt"] == b"4"
+
+
+def test_the_process_that_fails_under_torchrun_is_the_job_s_reason(
+    cluster: Any, train: Any
+) -> None:
+    """TRAIN-140, TRAIN-145: on another host than the first, and not torchrun's own trace."""
+    job = train("failing", 2, {"code": SCRIPT}, HyperParameters=script(fail=""))
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith(
+        "AlgorithmError: ValueError: no good data here at train.py:"
+    ), (job["FailureReason"], cluster.lines("failing"))
