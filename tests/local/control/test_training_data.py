@@ -65,7 +65,7 @@ def test_a_whole_bucket_may_be_a_channel(laboratory: Any, job: Any, channel: Any
 
 
 def test_a_manifest_lists_the_objects(laboratory: Any, job: Any, put: Any) -> None:
-    """TRAIN-111, TRAIN-112, FIX-06."""
+    """TRAIN-110, TRAIN-111, TRAIN-112, FIX-06."""
     put(d__a__1="one", d__a__2="two", d__b="no")
     laboratory.buckets.put_bytes(
         "tests", "manifest", b'[{"prefix":"s3://tests/d/"},"a/1","a/2"]'

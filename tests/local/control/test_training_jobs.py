@@ -29,7 +29,7 @@ def test_a_job_runs_its_program_and_leaves_its_model_in_s3(laboratory: Any, job:
 def test_the_timeline_has_every_status_with_message_and_touching_times(
     laboratory: Any, job: Any
 ) -> None:
-    """TRAIN-202, TRAIN-204, TRAIN-205, FIX-18."""
+    """TRAIN-200, TRAIN-201, TRAIN-202, TRAIN-204, TRAIN-205, FIX-18."""
     described = job("timeline", MODEL)
     entries = described["SecondaryStatusTransitions"]
 
