@@ -223,7 +223,10 @@ def test_a_body_compressed_by_gzip_is_answered_as_it_is_without(server):
         assert (reply.status, reply.body) == (200, plain.body)
 
 
-@pytest.mark.parametrize("body", [b"1,2,3,4\n", b"\x1f\x8b", gzip.compress(b"1,2,3,4\n")[:-4]])
+@pytest.mark.parametrize(
+    "body", [b"1,2,3,4\n", b"\x1f\x8b", gzip.compress(b"1,2,3,4\n")[:-4]],
+    ids=["plain", "header-alone", "cut-off"],
+)
 def test_a_body_that_is_not_the_gzip_it_claims_is_the_callers_mistake(server, body):
     reply = server.invoke(body, Content_Encoding="gzip")
     assert (reply.status, reply.json["code"]) == (400, "BODY_MALFORMED")
