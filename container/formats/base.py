@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Format",
+    "Part",
     "body_empty",
+    "byte",
     "charset_of",
     "charset_unknown",
     "columns",
@@ -30,6 +32,7 @@ __all__ = [
     "parameter",
     "place",
     "split_labels",
+    "sub_place",
     "to_float32",
     "to_utf8",
 ]
@@ -94,12 +97,38 @@ class Format(ABC):
         return None
 
 
+class Part(str):
+    """The place of a part of a file: errors count the records and bytes that are before it."""
+
+    records: int
+    bytes: int
+
+    def __new__(cls, where: str, records: int = 0, bytes: int = 0) -> Part:
+        part = super().__new__(cls, where)
+        part.records, part.bytes = records, bytes
+        return part
+
+
 def place(where: str | None, record: int | None = None, column: int | None = None) -> str | None:
     """`train/part-2.csv record 3, column 7`; records and columns are counted from 1."""
+    if record is not None and isinstance(where, Part):
+        record += where.records
     spot = "" if record is None else f"record {record}"
     if column is not None:
         spot = f"{spot}, column {column}" if spot else f"column {column}"
     return " ".join(part for part in (where, spot) if part) or None
+
+
+def sub_place(where: str | None, what: str) -> str:
+    """`train/part-2.csv label of`, before a record's number."""
+    if isinstance(where, Part):
+        return Part(f"{where} {what}", where.records, where.bytes)
+    return f"{where} {what}" if where else what
+
+
+def byte(where: str | None, position: int) -> str:
+    """` (byte 17, counted from 0)`, in the whole file."""
+    return f" (byte {position + (where.bytes if isinstance(where, Part) else 0)}, counted from 0)"
 
 
 def body_empty(where: str | None, sample: str) -> DataError:
@@ -178,8 +207,11 @@ def _recode(body: bytes, charset: str, media: MediaType | None, where: str | Non
     except LookupError:
         raise charset_unknown(charset, media, where) from None
     except UnicodeError as error:
+        why = str(error)
+        if isinstance(error, UnicodeDecodeError):
+            why = f"{body[error.start]:#04x}, {error.reason}{byte(where, error.start)}"
         raise DataError(
-            "BODY_MALFORMED", f"the text is not {charset}: {error}", where=where,
+            "BODY_MALFORMED", f"the text is not {charset}: {why}", where=where,
             expected="a body in the charset that its Content-Type names",
         ) from None
 

@@ -17,7 +17,9 @@ from byoa.container.formats import predictions as shapes
 from byoa.container.formats.base import (
     Batch,
     Format,
+    Part,
     body_empty,
+    byte,
     columns,
     label_size_of,
     place,
@@ -224,5 +226,5 @@ def _array(column: NDArray[Any] | list[Any]) -> NDArray[Any]:
 
 
 def _malformed(message: str, position: int, where: str | None) -> DataError:
-    spot = f" (byte {position}, counted from 0)" if position else ""
+    spot = byte(where, position) if position or isinstance(where, Part) else ""
     return DataError("BODY_MALFORMED", message + spot, where=where, expected=_EXPECTED)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from byoa.container.errors import DataError
-from byoa.container.formats.base import place
+from byoa.container.formats.base import byte, place
 
 __all__ = ["HEADER_BYTES", "MAGIC", "frame", "frame_length", "payloads", "whole_frames"]
 
@@ -107,7 +107,7 @@ def _equal_frames(data: bytes | memoryview) -> int:
 
 def _malformed(message: str, position: int, record: int, where: str | None) -> DataError:
     return DataError(
-        "BODY_MALFORMED", f"{message} (byte {position}, counted from 0)",
+        "BODY_MALFORMED", message + byte(where, position),
         where=place(where, record),
         expected="RecordIO frames: bytes 0A 23 D7 CE, length, payload, padding to 4 bytes",
     )

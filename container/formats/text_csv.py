@@ -209,9 +209,10 @@ def _rows(body: bytes, where: str | None) -> Iterator[tuple[int, list[str]]]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
         raise DataError(
-            "BODY_MALFORMED", f"the text is not UTF-8: {error}", where=where,
-            expected="UTF-8, or the charset named in the content type",
+            "BODY_MALFORMED", f"is not UTF-8: {body[error.start]:#04x}, {error.reason}",
+            where=place(where, line), expected="UTF-8, or the charset named in the content type",
         ) from None
     record = 0
     try:
