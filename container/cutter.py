@@ -53,7 +53,7 @@ class Cutter:
         A blank line between records is a fault, which is only seen with a record behind it.
         """
         end = self._boundary(piece if limit == len(piece) else piece[:limit])
-        if end < 2 or piece[end - 1] not in _BLANK or piece[end - 2] not in _BLANK:
+        if not end or piece[end - 1] not in _BLANK or end > 1 and piece[end - 2] not in _BLANK:
             return end
         text = len(piece[:end].rstrip(_BLANK))
         if text == 0:
@@ -63,8 +63,9 @@ class Cutter:
         shorter = min(ends, default=end) + 1
         if piece[shorter - 1:shorter + 1] == b"\r\n":
             shorter += 1
-        # Records that are not lines do not end there.
-        return shorter if self._boundary(piece[:shorter + 1]) == shorter else end
+        # Records that are not lines do not end there. A CR may be half of a line end.
+        whole = self._boundary(piece[:shorter]), self._boundary(piece[:shorter + 1])
+        return shorter if shorter in whole else end
 
     def first(self) -> bytes:
         """The first record of the pieces: what the others are to be like."""

@@ -103,7 +103,7 @@ class Records:
         begun = False
         for offset, piece in cutter.pieces():
             part = self._part(cutter, piece)
-            first = cutter.first() if begun or part else b""
+            first = cutter.first() if begun or part is not None else b""
             if part is None:
                 where = Part(source.name, records, offset) if records is not None else Part(
                     f"{source.name} after byte {offset}", 0, offset
@@ -114,6 +114,7 @@ class Records:
                 records = None
                 if first and not begun:  # all ranks find the same fault
                     self._decode(source, media, first, Part(source.name))
+                    first = first if start else b""
                 piece = piece[start:end]
             try:
                 batch = self._decode(source, media, piece, where, first) if piece else None
@@ -194,8 +195,8 @@ class Records:
     ) -> None:
         """Decode a faulty piece behind the first record of its file, as the file has it: a piece
         alone would blame its other records where its own first one is not like the file's."""
-        before = len(self._decoded(source, media, first, Part(source.name)).features)
-        behind = Part(where, where.records - before, where.bytes - len(first))
+        opening = len(self._decoded(source, media, first, Part(source.name)).features)
+        behind = Part(where, where.records, where.bytes - len(first), opening)
         try:
             self._decoded(source, media, first + bytes(data), behind)
         except DataError as error:

@@ -98,21 +98,25 @@ class Format(ABC):
 
 
 class Part(str):
-    """The place of a part of a file: errors count the records and bytes that are before it."""
+    """The place of a part of a file: errors count the records and bytes that are before it.
+
+    `opening` records of the part are the file's first ones, put before it to compare with them.
+    """
 
     records: int
     bytes: int
+    opening: int
 
-    def __new__(cls, where: str, records: int = 0, bytes: int = 0) -> Part:
+    def __new__(cls, where: str, records: int = 0, bytes: int = 0, opening: int = 0) -> Part:
         part = super().__new__(cls, where)
-        part.records, part.bytes = records, bytes
+        part.records, part.bytes, part.opening = records, bytes, opening
         return part
 
 
 def place(where: str | None, record: int | None = None, column: int | None = None) -> str | None:
     """`train/part-2.csv record 3, column 7`; records and columns are counted from 1."""
-    if record is not None and isinstance(where, Part):
-        record += where.records
+    if record is not None and isinstance(where, Part) and record > where.opening:
+        record += where.records - where.opening
     spot = "" if record is None else f"record {record}"
     if column is not None:
         spot = f"{spot}, column {column}" if spot else f"column {column}"
@@ -122,7 +126,7 @@ def place(where: str | None, record: int | None = None, column: int | None = Non
 def sub_place(where: str | None, what: str) -> str:
     """`train/part-2.csv label of`, before a record's number."""
     if isinstance(where, Part):
-        return Part(f"{where} {what}", where.records, where.bytes)
+        return Part(f"{where} {what}", where.records, where.bytes, where.opening)
     return f"{where} {what}" if where else what
 
 

@@ -12,12 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from byoa.container import channels as channel_module
 from byoa.container import pipe as pipes
 from byoa.container.errors import ContractError, DataError, UnsupportedError
 from byoa.container.formats import npy, recordio
 
 LINES = [b"%d,%d,0.5\n" % (n, 2 * n) for n in range(30_000)]
 LABELS = list(range(30_000))
+
+
+@pytest.fixture
+def little_ahead(monkeypatch):
+    """The thread cannot read a whole FIFO of the test before its consumer does something."""
+    monkeypatch.setattr(channel_module, "PREFETCH_BYTES", 1 << 16)
 
 
 def labels_of(batches):
@@ -60,10 +67,12 @@ def test_a_pipe_gives_what_the_files_give(channels, platform):
                 np.testing.assert_array_equal(theirs.labels, ours.labels)
 
 
-def test_leaving_a_pass_early_closes_its_fifo_and_the_next_pass_begins(channels, platform):
+def test_leaving_a_pass_early_closes_its_fifo_and_the_next_pass_begins(
+    channels, platform, little_ahead
+):
     # TRAIN-95
     train = channels.pipe("text/csv")
-    long = b"".join(LINES) * 8
+    long = b"".join(LINES) * 24
     with platform([long, long, b"1,2,3\n"]) as writer:
         for batch in train.batches(100):
             assert len(batch.labels) == 100
@@ -86,9 +95,11 @@ def test_a_stop_ends_the_wait_for_a_fifo_and_for_its_writer(channels):
     assert reading() == ([], [])
 
 
-def test_an_iterator_that_is_dropped_leaves_neither_thread_nor_descriptor(channels, platform):
+def test_an_iterator_that_is_dropped_leaves_neither_thread_nor_descriptor(
+    channels, platform, little_ahead
+):
     train = channels.pipe("text/csv")
-    with platform([b"".join(LINES) * 8] * 2) as writer:
+    with platform([b"".join(LINES) * 24] * 2) as writer:
         for _ in range(2):
             passes = train.batches(10)
             next(passes)
@@ -101,11 +112,13 @@ def test_an_iterator_that_is_dropped_leaves_neither_thread_nor_descriptor(channe
         assert writer.wait(2) == ["closed", "closed"]
 
 
-def test_a_second_pass_beside_the_first_one_is_refused(channels, platform, monkeypatch):
+def test_a_second_pass_beside_the_first_one_is_refused(
+    channels, platform, little_ahead, monkeypatch
+):
     # TRAIN-95
     monkeypatch.setattr(pipes, "_BUSY_SECONDS", 0.1)
     train = channels.pipe("text/csv")
-    with platform([b"".join(LINES) * 8, b"1,2,3\n"]):
+    with platform([b"".join(LINES) * 24, b"1,2,3\n"]):
         first = train.batches(10)
         next(first)
         with pytest.raises(UnsupportedError) as caught:
