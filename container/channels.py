@@ -20,7 +20,7 @@ from byoa.container.contract import (
 )
 from byoa.container.errors import DataError, UnsupportedError
 from byoa.container.formats import registry
-from byoa.container.formats.base import Batch, Format
+from byoa.container.formats.base import Batch, Format, widen
 from byoa.container.media_types import MediaType, parse_media_type
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Channel:
         that name their labels need neither. Raises DataError, naming file and record.
         """
         given = label_size
-        batches: list[tuple[str, Batch]] = []
+        batches: list[tuple[str, Format, Batch]] = []
+        settled: dict[str, MediaType | None] = {}
         for path in self.files():
             name = f"{self.name}/{path.relative_to(self.directory).as_posix()}"
             format_, media = self._format(path, name)
@@ -82,10 +83,18 @@ class Channel:
                     key: value for key, value in media.parameters.items() if key != "label_size"
                 })
             size = 1 if given is None else given
-            batches.append((name, format_.decode(data, media, label_size=size, where=name)))
+            media = settled.get(format_.name, media)
+            batch = format_.decode(data, media, label_size=size, where=name)
+            batches.append((name, format_, batch))
+            if format_.name not in settled:
+                settled[format_.name] = format_.settled(data, media)
         if not batches:
             raise self._empty("its files are empty")
-        return _concatenate(batches)
+        width = max(_width(batch.features) for _, _, batch in batches)
+        return _concatenate([
+            (name, widen(batch, width) if format_.open_ended else batch)
+            for name, format_, batch in batches
+        ])
 
     def _is_data(self, path: Path) -> bool:
         relative = path.relative_to(self.directory)
