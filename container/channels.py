@@ -83,7 +83,7 @@ class Channel:
         that name their labels need neither. `columns` is how many features a record has to have.
         In Pipe mode it is the next pass. Raises DataError, naming file and record.
         """
-        records = Records(label_size, columns, Share())
+        records = Records(label_size, columns, Share(), level=True)
         if self.pipe is not None:
             self._check_pipe()
             try:
@@ -98,7 +98,7 @@ class Channel:
             runs = list(self._runs(records, _never))
         if not runs:
             raise self._empty("it has no record")
-        batch = concatenate(runs)
+        batch = concatenate(records.levelled(runs))
         self.observe(batch)
         return batch
 

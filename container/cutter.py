@@ -114,9 +114,9 @@ class Cutter:
         return end
 
 
-def marked(piece: bytes) -> bool:
+def marked(piece: bytes | memoryview) -> bool:
     """Whether it begins with a byte order mark, which only a file's beginning may."""
-    return piece.startswith(codecs.BOM_UTF8)
+    return bytes(piece[:3]) == codecs.BOM_UTF8
 
 
 def everything(stream: Readable) -> bytes | memoryview:

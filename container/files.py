@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from byoa.container.contract import CHECKPOINT_IGNORED_SUFFIXES
 from byoa.container.errors import DataError
@@ -45,7 +45,7 @@ def opened(path: Path, name: str) -> Generator[Readable, None, None]:
     DataError FILE_UNREADABLE, BODY_MALFORMED."""
     zipped = path.suffix.lower() == GZIP_SUFFIX
     try:
-        file: IO[bytes] = gzip.open(path) if zipped else path.open("rb")
+        file: io.BufferedIOBase = gzip.open(path) if zipped else path.open("rb")
     except OSError as error:
         raise _unreadable(name, error) from error
     with file:
@@ -55,7 +55,7 @@ def opened(path: Path, name: str) -> Generator[Readable, None, None]:
 class _File:
     """A file whose faults are named."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(self, file: io.BufferedIOBase, name: str) -> None:
         self.file = file
         self.name = name
 

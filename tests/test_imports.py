@@ -35,7 +35,11 @@ ALLOWED: dict[str, tuple[tuple[str, ...], set[str]]] = {
 }
 # Narrower than the folder's rule, and the reason.
 EXTRA: dict[str, set[str]] = {
-    "container/formats": {"numpy", "orjson"},  # records are arrays
+    "container/formats": {"numpy"},  # records are arrays
+    "container/formats/json_text.py": {"orjson"},
+    "container/formats/number_text.py": {"simdjson"},
+    "container/formats/parquet.py": {"pyarrow"},
+    "container/formats/image.py": {"PIL"},
     "container/batching.py": {"numpy"},
     "container/records.py": {"numpy"},
     "container/script_mode.py": {"sagemaker_training", "boto3", "botocore"},
@@ -88,6 +92,25 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
         if not allowed:
             wrong.append(f"{relative}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+OPTIONAL = {"numpy", "orjson", "simdjson", "pyarrow", "PIL"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "container" / "formats").glob("*.py")), ids=lambda path: path.name
+)
+def test_a_format_imports_its_library_when_it_is_used(path: Path) -> None:
+    """The registry names every format, and costs the standard library only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {
+        name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom)
+                     else [alias.name for alias in node.names])
+    }
+    assert not top & OPTIONAL
 
 
 def test_every_folder_with_modules_is_a_listed_package() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from byoa.container.errors import DataError
@@ -28,6 +28,7 @@ __all__ = [
     "charset_unknown",
     "columns",
     "label_size_of",
+    "not_installed",
     "packed",
     "parameter",
     "place",
@@ -35,6 +36,8 @@ __all__ = [
     "sub_place",
     "to_float32",
     "to_utf8",
+    "whole_number",
+    "widen",
 ]
 
 _UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
@@ -63,6 +66,10 @@ class Format(ABC):
     """A short body for a human to imitate; a sentence where the format is binary."""
     answer_parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Parameters of Accept that `encode` honours, with the values it knows."""
+    writes: ClassVar[bool] = True
+    """Whether `encode` writes answers, so that Accept may ask for this format."""
+    open_ended: ClassVar[bool] = False
+    """Whether columns behind a record's last one are zero, so that `widen` may add them."""
 
     @abstractmethod
     def decode(
@@ -81,12 +88,34 @@ class Format(ABC):
         RECORD_WIDTH; UnsupportedMediaType for parameters it cannot honour.
         """
 
-    @abstractmethod
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """The body of an answer, one item a record; `predictions` as in formats.predictions.
 
         Raises AlgorithmError: PREDICTION_SHAPE, PREDICTION_NOT_ENCODABLE.
         """
+        raise NotImplementedError(f"{self.name} is a format of requests alone")
+
+    def settled(
+        self, data: bytes | memoryview, media: MediaType | None = None
+    ) -> MediaType | None:
+        """`media` with what the first file of a channel, `data`, decides for those behind it."""
+        return media
+
+    def streamed(
+        self,
+        read: Callable[[int], bytes],
+        media: MediaType | None = None,
+        *,
+        label_size: int = 0,
+        where: str,
+        size: int,
+    ) -> Iterator[Batch] | None:
+        """The records of a file, or of several that follow one another, in runs of about `size`
+        bytes; None where a piece that ends at a `boundary` is decoded instead.
+
+        `read` gives as many bytes as it is asked for, unless they end before.
+        """
+        return None
 
     def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
         """How many leading bytes of `data`, a piece of concatenated files, are whole records; 0
@@ -142,6 +171,14 @@ def body_empty(where: str | None, sample: str) -> DataError:
     )
 
 
+def not_installed(package: str, extra: str, where: str | None) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        "MEDIA_TYPE_NOT_INSTALLED", f"{package}, which reads this format, is not installed",
+        where=where, expected=f"byoa with its extra {extra!r}",
+        remedy=f"pip install 'byoa[{extra}]'; an image installs it in its Dockerfile",
+    )
+
+
 def parameter(
     media: MediaType | None, name: str, choices: tuple[str, ...], default: str
 ) -> str:
@@ -160,16 +197,21 @@ def parameter(
 
 def label_size_of(media: MediaType | None, default: int) -> int:
     """The media type's `label_size` where it has one, else `default` (TRAIN-125)."""
+    text = "the number of leading label columns, such as label_size=1"
+    size = whole_number(media, "label_size", text)
+    return default if size is None else size
+
+
+def whole_number(media: MediaType | None, name: str, expected: str) -> int | None:
+    """A media type's parameter, a whole number; None without. Raises UnsupportedMediaType."""
     if media is None or not media.parameters:
-        return default
-    text = media.parameters.get("label_size")
+        return None
+    text = media.parameters.get(name)
     if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise UnsupportedMediaType(
-            "MEDIA_TYPE_UNSUPPORTED",
-            f"label_size={text} in Content-Type {media}",
-            expected="the number of leading label columns, such as label_size=1",
+            "MEDIA_TYPE_UNSUPPORTED", f"{name}={text} in Content-Type {media}", expected=expected
         )
     return int(text)
 
@@ -239,7 +281,8 @@ def packed(values: Sequence[float]) -> NDArray[np.float32]:
     if type(values[0]) is int:
         try:
             whole = struct.pack(f"{len(values)}q", *values)
-            return np.frombuffer(whole, dtype=np.int64).astype(np.float32)
+            integers = np.frombuffer(whole, dtype=np.int64)
+            return integers.astype(np.float64).astype(np.float32)  # as all numbers are read
         except struct.error:  # a float among them, or beyond 64 bits
             pass
     array = np.empty(len(values), dtype=np.float32)
@@ -265,6 +308,16 @@ def split_labels(matrix: NDArray[np.float32], label_size: int, where: str | None
         )
     labels = matrix[:, 0].copy() if label_size == 1 else matrix[:, :label_size].copy()
     return Batch(matrix[:, label_size:].copy(), labels)
+
+
+def widen(batch: Batch, width: int) -> Batch:
+    """The batch with zeros in columns behind its own, for a format that is `open_ended`."""
+    import numpy as np
+
+    missing = width - batch.features.shape[1]
+    if missing <= 0:
+        return batch
+    return Batch(np.pad(batch.features, ((0, 0), (0, missing))), batch.labels)
 
 
 def columns(count: int) -> str:

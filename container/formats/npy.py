@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +38,8 @@ __all__ = ["FORMAT"]
 _MAGIC = b"\x93NUMPY"
 _ALIGNMENT = 64  # of the data, so that it can be mapped
 _HEADER_LIMIT = 10_000
+_HEAD_BYTES = 12  # what says how long the header is, or more
+_CHUNK_BYTES = 1 << 24
 _NUMERIC = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 _EXPECTED = "the bytes that numpy.save writes for a numeric array (records, columns)"
 
@@ -63,6 +66,22 @@ class _Npy(Format):
         if end < len(data):
             matrix = _with_others(matrix, data, end, where)
         return split_labels(matrix, label_size_of(media, label_size), where)
+
+    def streamed(
+        self,
+        read: Callable[[int], bytes],
+        media: MediaType | None = None,
+        *,
+        label_size: int = 0,
+        where: str,
+        size: int,
+    ) -> Iterator[Batch]:
+        """The rows of each array, a block at a time; an array in Fortran's order comes whole."""
+        labels = label_size_of(media, label_size)
+        records = 0
+        for matrix in _blocks(read, where, size):
+            yield split_labels(matrix, labels, Part(where, records))
+            records += len(matrix)
 
     def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
         """Behind the last whole array."""
@@ -108,21 +127,13 @@ def _matrix(
     """The array that begins at `position`, as records, and where it ends."""
     import numpy as np
 
-    descr, fortran, shape, start, end = _header(data, position, where)
+    header = _header(data, position, where)
+    descr, fortran, shape, start, end = header
     if end > len(data):
-        raise _malformed(
-            f"{len(data) - start} bytes follow the header; {descr} of shape {shape} has"
-            f" {end - start}", position, where,
-        )
-    if len(shape) not in (1, 2) or shape[-1] == 0:
-        raise DataError(
-            "RECORD_WIDTH", f"the array has shape {shape}", where=where,
-            expected="an array (records, columns), or (columns,) for one record",
-        )
-    if shape[0] == 0:
-        raise body_empty(where, _Npy.sample)
-    array = np.frombuffer(data, descr, math.prod(shape), start)
-    shape = shape if len(shape) == 2 else (1, shape[0])
+        raise _cut_off(header, len(data) - start, position, where)
+    count, width = _dimensions(shape, where)
+    array = np.frombuffer(data, descr, count * width, start)
+    shape = count, width
     return to_float32(array.reshape(shape, order="F" if fortran else "C")), end
 
 
@@ -137,21 +148,83 @@ def _with_others(
     while end < len(data):
         matrix, end = _matrix(data, end, where)
         if matrix.shape[1] != first.shape[1]:
-            raise DataError(
-                "RECORD_WIDTH", f"has {columns(matrix.shape[1])}, expected {first.shape[1]}",
-                where=place(where, records + 1), expected="as many columns as record 1 has",
-            )
+            raise _unlike(matrix.shape[1], first.shape[1], place(where, records + 1))
         matrices.append(matrix)
         records += len(matrix)
     return np.concatenate(matrices)
 
 
-def _header_end(data: bytes | memoryview, position: int, where: str | None) -> int | None:
-    """Where the header that begins at `position` ends; None if the data ends before."""
-    head = bytes(data[position:position + 12])
+def _blocks(
+    read: Callable[[int], bytes], where: str, size: int
+) -> Iterator[NDArray[np.float32]]:
+    """Blocks of rows, of about `size` bytes in the stream, out of the arrays that follow."""
+    import numpy as np
+
+    position = records = width = 0
+    while head := read(_HEAD_BYTES):
+        here = Part(where, 0, position)
+        length = _header_length(head, 0, here)
+        header = _header(head if length is None else head + read(length - len(head)), 0, here)
+        count, columns_ = _dimensions(header.shape, where)
+        width = width or columns_
+        if columns_ != width:
+            raise _unlike(columns_, width, place(where, records + 1))
+        whole = header.end - header.start
+        row = whole // count
+        step = count if header.fortran else max(1, size // row)
+        for first in range(0, count, step):
+            rows = min(step, count - first)
+            data = _up_to(read, rows * row)
+            if len(data) < rows * row:
+                raise _cut_off(header, first * row + len(data), 0, here)
+            array = np.frombuffer(data, header.descr, rows * width)
+            yield to_float32(array.reshape((rows, width), order="F" if header.fortran else "C"))
+        records += count
+        position += header.end
+
+
+def _up_to(read: Callable[[int], bytes], size: int) -> bytes | bytearray:
+    """So many bytes or fewer: what a header claims is not set aside before it is there."""
+    if size <= _CHUNK_BYTES:
+        return read(size)
+    data = bytearray()
+    while block := read(min(_CHUNK_BYTES, size - len(data))):
+        data += block
+    return data
+
+
+def _dimensions(shape: tuple[int, ...], where: str | None) -> tuple[int, int]:
+    """Records and columns."""
+    if len(shape) not in (1, 2) or shape[-1] == 0:
+        raise DataError(
+            "RECORD_WIDTH", f"the array has shape {shape}", where=where,
+            expected="an array (records, columns), or (columns,) for one record",
+        )
+    if shape[0] == 0:
+        raise body_empty(where, _Npy.sample)
+    return (shape[0], shape[1]) if len(shape) == 2 else (1, shape[0])
+
+
+def _unlike(width: int, first: int, where: str | None) -> DataError:
+    return DataError(
+        "RECORD_WIDTH", f"has {columns(width)}, expected {first}", where=where,
+        expected="as many columns as record 1 has",
+    )
+
+
+def _cut_off(header: _Header, found: int, position: int, where: str | None) -> DataError:
+    return _malformed(
+        f"{found} bytes follow the header; {header.descr} of shape {header.shape} has"
+        f" {header.end - header.start}", position, where,
+    )
+
+
+def _header_length(data: bytes | memoryview, position: int, where: str | None) -> int | None:
+    """The bytes of the header that begins at `position`; None if the data ends too early to say."""
+    head = bytes(data[position:position + _HEAD_BYTES])
     if not head.startswith(_MAGIC[:len(head)]):
         raise _malformed("it does not begin as a .npy file does", position, where)
-    if len(head) < 12:
+    if len(head) < _HEAD_BYTES:
         return None
     if head[6] not in (1, 2, 3):
         raise _malformed(f"its .npy version {head[6]}.{head[7]} is not known", position, where)
@@ -159,8 +232,15 @@ def _header_end(data: bytes | memoryview, position: int, where: str | None) -> i
     length = int.from_bytes(head[8:8 + length_bytes], "little")
     if length > _HEADER_LIMIT:
         raise _malformed("its header is longer than any numeric array's", position, where)
-    end = position + 8 + length_bytes + length
-    return end if end <= len(data) else None
+    return 8 + length_bytes + length
+
+
+def _header_end(data: bytes | memoryview, position: int, where: str | None) -> int | None:
+    """Where the header that begins at `position` ends; None if the data ends before."""
+    length = _header_length(data, position, where)
+    if length is None or position + length > len(data):
+        return None
+    return position + length
 
 
 def _header(data: bytes | memoryview, position: int, where: str | None) -> _Header:
