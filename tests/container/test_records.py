@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import tempfile
 from collections import Counter
@@ -19,6 +20,7 @@ from byoa.container.channels import open_channels
 from byoa.container.contract import ChannelConfig, InputDataConfig, Layout
 from byoa.container.errors import DataError
 from byoa.container.formats import npy, recordio, recordio_protobuf, registry
+from byoa.container.formats.base import Part
 from byoa.container.media_types import parse_media_type
 
 
@@ -225,3 +227,150 @@ def test_a_record_that_does_not_end_is_refused_before_it_fills_memory(monkeypatc
         with pytest.raises(DataError) as caught:
             list(train.batches(1))
     assert (caught.value.code, caught.value.where) == ("RECORD_TOO_WIDE", "train/a.csv")
+
+
+def libsvm(table):
+    """Zeros are left out, as writers do; a comment now and then."""
+    return b"".join(
+        b" ".join([b"%d" % row[0], *(b"%d:%d" % pair for pair in enumerate(row[1:], 1) if pair[1])])
+        + (b" # odd\n# by itself\n" if row[0] % 5 == 1 else b"\n") for row in table
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(-9, 9), *[st.sampled_from([0, 0, 1, -20])] * 3), min_size=1,
+            max_size=30,
+        ), min_size=1, max_size=3,
+    ), st.integers(1, 300), st.integers(1, 40), st.integers(1, 4), st.booleans(),
+)
+def test_libsvm_has_one_width_whatever_the_cuts(tables, piece, size, ranks, declared):
+    files = {f"{number}": libsvm(table) for number, table in enumerate(tables)}
+    rows = [row for table in tables for row in table]
+    content_type = "text/libsvm; features=3" if declared else "text/libsvm"
+    options = {} if declared else {"columns": 3}
+    with channel(files, content_type, piece=piece) as train:
+        assert rows_of(train.batches(size, **options)) == rows
+        shares = [
+            rows_of(train.batches(size, rank=rank, ranks=ranks, **options))
+            for rank in range(ranks)
+        ]
+        assert Counter(row for share in shares for row in share) == Counter(rows)
+        assert rows_of([train.load(columns=3)]) == rows
+        if all(any(any(row[1:]) for row in table) for table in tables):
+            loaded = train.load()
+            width = max(place for row in rows for place in range(1, 4) if row[place])
+            assert loaded.features.shape[1] == (3 if declared else width)
+            assert rows_of([loaded]) == [row[:1 + loaded.features.shape[1]] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "fault", [b"x 1:1\n", b"1 4:1\n", b"\n", b"1:2\n", b"1 0:1\n", b"1 1:1 1:2\n", b"1 2\n"]
+)
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 400))
+def test_a_fault_in_libsvm_is_named_as_in_one_go_whatever_the_cuts(fault, before, behind, piece):
+    data = libsvm([[n, 20, 0, 3] for n in range(before)]) + fault + b"1 1:1\n" * behind
+    media = parse_media_type("text/libsvm; features=3")
+    with pytest.raises(DataError) as expected:
+        registry.find(media).decode(data, media, label_size=1, where="train/a")
+    with channel({"a": data}, str(media), piece=piece) as train:
+        with pytest.raises(DataError) as caught:
+            list(train.batches(7))
+    assert str(caught.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("content_type", [None, "text/libsvm"])
+def test_batches_of_libsvm_need_a_declared_width(content_type):
+    with channel({"a.svm": b"1 1:2\n"}, content_type) as train:
+        with pytest.raises(DataError) as caught:
+            list(train.batches(1))
+        assert (caught.value.code, caught.value.where) == ("RECORD_WIDTH", "train/a.svm")
+        for way in ("columns=N", "text/libsvm; features=N", "load()"):
+            assert way in caught.value.remedy
+        assert rows_of(train.batches(1, columns=2)) == [(1, 2, 0)]
+        assert rows_of([train.load()]) == [(1, 2)]
+
+
+def test_a_width_that_is_declared_is_not_the_algorithm_s_to_change():
+    with channel({"a": b"1 1:2\n"}, "text/libsvm; features=2") as train:
+        for call in (lambda: train.load(columns=3), lambda: list(train.batches(1, columns=3))):
+            with pytest.raises(DataError, match="3 columns, as the algorithm asks for"):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("files", "where"),
+    [
+        ({"a.csv": b"1,2,3\n", "b.svm": b"1 3:1\n"}, "train/b.svm"),
+        ({"a.svm": b"1 3:1\n", "b.csv": b"1,2,3\n"}, "train/b.csv"),
+        ({"a.svm": b"1 1:1\n", "b.csv": b"1,2,3\n", "c.svm": b"1 3:1\n"}, "train/c.svm"),
+    ],
+)
+def test_only_libsvm_is_widened_to_fit(files, where):
+    with channel(files, None) as train:
+        with pytest.raises(DataError) as caught:
+            train.load()
+        assert (caught.value.code, caught.value.where) == ("RECORD_WIDTH", where)
+
+
+def test_short_records_of_many_columns_are_decoded_a_few_at_a_time():
+    # In one piece they would be 4 GB.
+    with channel({"a": b"1 7:2\n" * 10_000}, "text/libsvm; features=100000") as train:
+        count = 0
+        for batch in train.batches(1000):
+            assert batch.features.shape == (1000, 100_000)
+            assert (batch.features[:, 6] == 2).all()
+            count += 1
+            if count == 2:
+                break
+
+
+def array(shape, order="C", dtype=np.float32):
+    stream = io.BytesIO()
+    np.save(stream, np.asarray(np.arange(np.prod(shape)).reshape(shape), dtype, order))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("order", "piece"), [("C", 100), ("C", 1 << 20), ("F", 100)])
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_an_array_longer_than_any_record_may_be_is_read_row_by_row(
+    monkeypatch, order, piece, ranks
+):
+    from byoa.container import cutter
+
+    monkeypatch.setattr(cutter, "RECORD_LIMIT_BYTES", 1000)
+    files = {"a.npy": array((500, 4), order) + array((3, 4), order, np.int64), "b.npy": array((4,))}
+    expected = [tuple(row) for part in ((500, 4), (3, 4), (1, 4))
+                for row in np.arange(np.prod(part), dtype=float).reshape(part).tolist()]
+    with channel(files, None, piece=piece) as train:
+        assert rows_of([train.load()]) == expected
+        shares = [rows_of(train.batches(7, rank=rank, ranks=ranks)) for rank in range(ranks)]
+    assert shares == [expected[rank::ranks] for rank in range(ranks)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        array((9, 4))[:-5], array((9, 4))[:20], array((9, 4))[:7], array((9, 3)), array((0, 4)),
+        array((2, 3, 4)), array((9, 4))[:6] + b"\x09" + array((9, 4))[7:], b"1,2,3\n" * 9,
+        array((9, 4)).replace(b"descr", b"DESCR"), array((9, 4)).replace(b"<f4", b"|O8"),
+        array((9, 4)).replace(b"(9, 4)", b"(9000000000000, 4)"),
+    ],
+)
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 400))
+def test_a_fault_in_an_array_is_named_as_in_one_go_whatever_the_cuts(fault, piece):
+    for data in (array((30, 4)) + fault, fault):
+        try:
+            registry.by_suffix(".npy").decode(data, label_size=1, where=Part("train/a.npy"))
+        except DataError as error:
+            expected = str(error)
+        else:
+            continue  # of another width than the array before it alone
+        with channel({"a.npy": data}, None, piece=piece) as train:
+            with pytest.raises(DataError) as caught:
+                list(train.batches(7))
+        assert str(caught.value) == expected
