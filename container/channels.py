@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from byoa.container.batching import concatenate, in_batches, shuffled, weight
 from byoa.container.contract import ChannelConfig, InputDataConfig, Layout
@@ -18,11 +19,17 @@ from byoa.container.errors import DataError, UnsupportedError
 from byoa.container.files import GZIP_SUFFIX, data_files, opened
 from byoa.container.formats import registry
 from byoa.container.formats.base import Batch, Format
+from byoa.container.formats.image import FORMAT as IMAGE
+from byoa.container.labels import LIST_SUFFIX, folder_labels, labels_width, listed_labels
 from byoa.container.media_types import MediaType, parse_media_type
 from byoa.container.objects import objects
 from byoa.container.pipe import Pipe
 from byoa.container.prefetch import Stopped, prefetch
 from byoa.container.records import Records, Share, Source, without
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Channel", "open_channels"]
 
@@ -38,11 +45,24 @@ def _nothing(batch: Batch) -> None:
     return None
 
 
+class _File(NamedTuple):
+    """A data file, its name in errors, and what its bytes mean."""
+
+    path: Path
+    name: str
+    format: Format
+    media: MediaType | None
+    labels: NDArray[np.float32] | None = None
+
+
 @dataclass(frozen=True)
 class Channel:
     """One channel of a training job. File and FastFile channels are both directories; a Pipe
-    channel has a FIFO for each pass.
+    channel has a FIFO for each pass. An image is a record, and its label is in a `.lst` file or is
+    the place of its folder among the sorted folders (container.labels).
 
+    `list_channel` is the directory of channel `<name>_lst`, and `alike` are the channels, names and
+    directories, whose folders are the same classes as this one's.
     `pipe` is there in Pipe mode alone. `hosts` is how many the job has, `stopping` whether it is to
     end, and `observe` is shown the first batch of each pass.
     """
@@ -54,6 +74,8 @@ class Channel:
     hosts: int = field(default=1, compare=False, repr=False)
     stopping: Callable[[], bool] = field(default=_never, compare=False, repr=False)
     observe: Callable[[Batch], None] = field(default=_nothing, compare=False, repr=False)
+    list_channel: Path | None = field(default=None, compare=False, repr=False)
+    alike: tuple[tuple[str, Path], ...] = field(default=(), compare=False, repr=False)
 
     def files(self) -> list[Path]:
         """The data files below the directory, sorted by path; not the platform's own files.
@@ -178,17 +200,15 @@ class Channel:
         )
 
     def _runs(self, records: Records, abandoned: Callable[[], bool]) -> Iterator[Batch]:
-        for source in self._sources(abandoned):
+        for source in self._sources(records, abandoned):
             yield from records.of(source)
 
-    def _sources(self, abandoned: Callable[[], bool]) -> Iterator[Source]:
+    def _sources(self, records: Records, abandoned: Callable[[], bool]) -> Iterator[Source]:
         """The channel's sources, each open while it is the present one."""
         if self.pipe is None:
-            for path in self.files():
-                name = f"{self.name}/{path.relative_to(self.directory).as_posix()}"
-                format_, media = self._format(path, name)
+            for path, name, format_, media, labels in self._data(records.label_size):
                 with opened(path, name) as stream:
-                    yield Source(name, stream, format_, media)
+                    yield Source(name, stream, format_, media, labels)
             return
         format_, media = self._format(None, self.name)
         with self.pipe.open(abandoned) as fifo:
@@ -198,6 +218,55 @@ class Channel:
                     yield Source(name, stream, format_, media)
             else:
                 yield Source(fifo.name, buffered, format_, media)
+
+    def _data(self, label_size: int | None) -> list[_File]:
+        """What each file is, and its label where it is an image."""
+        files, lists = [], []
+        for path in self.files():
+            name = f"{self.name}/{path.relative_to(self.directory).as_posix()}"
+            if path.suffix.lower() == LIST_SUFFIX:
+                lists.append((name, path))
+            else:
+                files.append(_File(path, name, *self._format(path, name)))
+        images = [file for file in files if file.format is IMAGE]
+        if not images:  # then a list is data, too
+            files += [_File(path, name, *self._format(path, name)) for name, path in lists]
+            return sorted(files, key=lambda file: file.path)
+        if label_size == 0 or (labels := self._image_labels(images, lists, label_size)) is None:
+            return files
+        rows = {file.path: labels[row:row + 1] for row, file in enumerate(images)}
+        return [file._replace(labels=rows.get(file.path)) for file in files]
+
+    def _image_labels(
+        self, images: list[_File], lists: list[tuple[str, Path]], label_size: int | None
+    ) -> NDArray[np.float32] | None:
+        paths = [file.path.relative_to(self.directory).as_posix() for file in images]
+        if self.list_channel is not None:
+            name = self.list_channel.name
+            lists = lists + [
+                (f"{name}/{path.relative_to(self.list_channel).as_posix()}", path)
+                for path in data_files(self.list_channel, name)
+            ]
+        if lists:
+            labels: NDArray[np.float32] | None = listed_labels(lists, paths, self.name)
+        elif self._sharded and self.hosts > 1 and any("/" in path for path in paths):
+            raise UnsupportedError(
+                "LABELS_SHARDED", f"channel {self.name!r} is divided over {self.hosts} hosts, and"
+                " no host sees all folders, which would be the classes",
+                expected=f"labels in a {LIST_SUFFIX} file",
+                remedy=f"give the labels in a channel {self.name}_lst, use FullyReplicated, or"
+                " read the images without labels, with label_size=0",
+            )
+        else:
+            labels = folder_labels(paths, self.alike)
+        if label_size is not None and (found := labels_width(labels)) != label_size:
+            raise DataError(
+                "LABEL_MISSING", f"its images have {found} labels each, not {label_size}",
+                where=self.name,
+                expected=f"a {LIST_SUFFIX} file with {label_size} labels a line"
+                + ", or a folder for each class" * (label_size == 1),
+            )
+        return labels
 
     def _format(self, path: Path | None, name: str) -> tuple[Format, MediaType | None]:
         """By the ContentType, else by the file's suffix."""
@@ -290,9 +359,21 @@ def open_channels(
     def pipe(name: str, channel: ChannelConfig) -> Pipe | None:
         return Pipe(name, partial(layout.fifo, name)) if channel.input_mode == "Pipe" else None
 
+    directories = {
+        name: layout.channel(name)
+        for name, channel in config.channels.items() if channel.input_mode != "Pipe"
+    }
+
+    def alike(channel: ChannelConfig) -> tuple[tuple[str, Path], ...]:
+        return tuple(
+            (name, directory) for name, directory in directories.items()
+            if config.channels[name].content_type == channel.content_type
+        )
+
     return {
         name: Channel(
-            name, channel, layout.channel(name), pipe(name, channel), hosts, stopping, observe
+            name, channel, layout.channel(name), pipe(name, channel), hosts, stopping, observe,
+            directories.get(f"{name}_lst"), alike(channel),
         )
         for name, channel in config.channels.items()
     }

@@ -76,7 +76,7 @@ class Records:
         self, label_size: int | None, columns: int | None, share: Share, *, level: bool = False
     ) -> None:
         self.seen = False  # a record, of this share or of another
-        self._label_size = label_size
+        self.label_size = label_size
         self._columns = columns
         self._share = share
         self._level = level
@@ -224,12 +224,12 @@ class Records:
     @property
     def _labels(self) -> int:
         """How many columns are labels, where the format does not name them (TRAIN-125)."""
-        return 1 if self._label_size is None else self._label_size
+        return 1 if self.label_size is None else self.label_size
 
     def _declared(self, source: Source) -> MediaType | None:
         """The source's media type with what the caller says instead. Raises DataError."""
         media = source.media
-        if self._label_size is not None:
+        if self.label_size is not None:
             media = without("label_size", media)
         if not _own_width(source, media) or self._columns is None and self._level:
             return media

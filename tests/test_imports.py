@@ -41,6 +41,8 @@ EXTRA: dict[str, set[str]] = {
     "container/formats/parquet.py": {"pyarrow"},
     "container/formats/image.py": {"PIL"},
     "container/batching.py": {"numpy"},
+    "container/channels.py": {"numpy"},
+    "container/labels.py": {"numpy"},
     "container/records.py": {"numpy"},
     "container/script_mode.py": {"sagemaker_training", "boto3", "botocore"},
     "local/storage/checksums.py": {"numpy"},  # CRCs of gigabytes in bounded time
