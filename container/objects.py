@@ -42,6 +42,7 @@ class _Frames:
         self.position = 0  # in the stream
         self.left = 0  # bytes of the present part that have not been read
         self.padding = 0  # bytes that follow it
+        self.seam = b""  # what the writer left out before it
         self.complete = True  # the present part is the object's last
 
     @property
@@ -60,7 +61,9 @@ class _Frames:
     def read(self, size: int, /) -> bytes:
         parts: list[bytes] = []
         while size > 0:
-            if self.left:
+            if self.seam:
+                part, self.seam = self.seam[:size], self.seam[size:]
+            elif self.left:
                 part = self._take(min(size, self.left))
                 self.left -= len(part)
             elif self.complete:
@@ -69,7 +72,8 @@ class _Frames:
                 self._take(self.padding)
                 if not self._open((_MIDDLE, _LAST)):
                     raise self._malformed("the last part of the object is missing")
-                part = MAGIC
+                self.seam = MAGIC
+                continue
             parts.append(part)
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)

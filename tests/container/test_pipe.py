@@ -198,7 +198,8 @@ def test_a_host_of_several_may_be_given_no_object(channels, platform):
 @pytest.mark.parametrize(
     ("content_type", "why"),
     [("application/json", "cannot be told apart"), ("text/csv; header=present", "header lines"),
-     ("text/csv; charset=utf-16", "cannot be told apart")],
+     ("text/csv; charset=utf-16", "cannot be told apart"),
+     ("application/x-parquet", "cannot be told apart"), ("image/png", "cannot be told apart")],
 )
 def test_what_cannot_be_cut_in_a_stream_is_refused_with_what_can(channels, content_type, why):
     # TRAIN-120
@@ -329,3 +330,29 @@ def test_gzip_is_the_platform_s_business_in_a_pipe(channels, platform):
     with platform([gzip.compress(b"1,2,3\n")]):
         with pytest.raises(DataError):
             train.load()
+
+
+def test_an_array_in_an_object_that_its_writer_split_is_whole(channels, platform):
+    # TRAIN-120, TRAIN-121
+    table = np.full((50, 2), np.frombuffer(recordio.MAGIC, np.float32)[0], np.float32)
+    table[::7] = 1
+    data = npy.FORMAT.encode(table)
+    parts = data.split(recordio.MAGIC)
+    flags = [1] + [2] * (len(parts) - 2) + [3]
+    stream = b"".join(
+        recordio.MAGIC + (flag << 29 | len(part)).to_bytes(4, "little") + part
+        + bytes(-len(part) % 4) for flag, part in zip(flags, parts, strict=True)
+    )
+    train = channels.pipe("application/x-npy", record_wrapper="RecordIO")
+    with platform([stream * 2]):
+        batch = train.load(label_size=0)
+    assert batch.features.tobytes() == table.tobytes() * 2
+
+
+def test_files_of_libsvm_follow_one_another_in_a_pipe(channels, platform):
+    train = channels.pipe("text/libsvm")
+    with platform([b"1 1:2\n" + b"# of another file\n0 3:4\n"] * 2):
+        expected = [[2, 0, 0], [0, 0, 4]]
+        assert train.load().features.tolist() == expected
+        (batch,) = train.batches(9, columns=3)
+        assert batch.features.tolist() == expected
