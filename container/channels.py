@@ -102,8 +102,10 @@ class Channel:
         The format is the channel's ContentType, else each file's suffix; `.gz` is decompressed.
         The leading column of CSV, npy and bare JSON arrays is the label (TRAIN-125) unless
         ContentType says otherwise, as `text/csv;label_size=0`, or `label_size` is given; formats
-        that name their labels need neither. `columns` is how many features a record has to have.
-        In Pipe mode it is the next pass. Raises DataError, naming file and record.
+        that name their labels need neither; images have what `container.labels` finds.
+        `columns` is how many features a record has to have; libsvm without one, and without
+        `features` in its media type, becomes as wide as the widest record. In Pipe mode it is the
+        next pass. Raises DataError, naming file and record; UnsupportedError.
         """
         records = Records(label_size, columns, Share(), level=True)
         if self.pipe is not None:
@@ -140,7 +142,8 @@ class Channel:
         empty), read and decoded on a thread that runs ahead, in memory that the channel's size
         does not change.
 
-        `label_size` and `columns` are as in `load`. `shuffle` is how many records a buffer holds
+        `label_size` and `columns` are as in `load`, but that libsvm needs its width declared: the
+        widest record is known only at the end. `shuffle` is how many records a buffer holds
         that they leave in an order drawn from `seed` and `epoch`; with 0 it is the stored one. In
         Pipe mode each call reads the next FIFO, whatever `epoch` is.
 
