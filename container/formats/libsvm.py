@@ -1,8 +1,9 @@
 """text/libsvm: `label index:value index:value … # comment`, a record a line; all else is zero.
 
-Indices count from 1, or from 0 where the media type says `first_index=0`; nothing is guessed, so
-that all files of a channel mean the same. The width is the greatest index, or what `features=N`
-declares: a channel's files take the widest one's. A label is read where there is one.
+Indices count from 0, as SageMaker's XGBoost reads them, or from 1 where the media type says
+`first_index=1`; nothing is guessed, so that all files of a channel and all requests mean the same.
+The width is the greatest index's column, or what `features=N` declares: a channel's files take the
+widest one's. A label is read where there is one.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT"]
 
 _PAIR = "index:value, such as 7:0.5"
-_COMMENTS = re.compile(rb"(?:[ \t\r]*#[^\n]*\n)+")
+_NO_RECORD = re.compile(rb"(?:[ \t\r]*(?:#[^\n]*)?\n)+")
 
 
 class _Libsvm(Format):
@@ -57,7 +58,7 @@ class _Libsvm(Format):
         where: str | None = None,
     ) -> Batch:
         """Dense records. With `label_size` 1 each must begin with a label; with 0 all or none."""
-        first = int(parameter(media, "first_index", ("0", "1"), "1"))
+        first = int(parameter(media, "first_index", ("0", "1"), "0"))
         declared = whole_number(media, "features", "the number of columns, such as features=64")
         required = label_size_of(media, label_size)
         if required > 1:
@@ -72,10 +73,10 @@ class _Libsvm(Format):
         return Batch(_dense(records, first, declared), labels)
 
     def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
-        """Behind the last line; 0 while there are comments alone."""
+        """Behind the last line; 0 while there are comments and blank lines alone."""
         end = whole_lines(data, media)
-        comments = _COMMENTS.match(data)
-        return 0 if end and comments and comments.end() >= end else end
+        nothing = _NO_RECORD.match(data)
+        return 0 if end and nothing and nothing.end() >= end else end
 
 
 FORMAT = _Libsvm()
@@ -207,9 +208,9 @@ def _dense(records: _Records, first: int, declared: int | None) -> NDArray[np.fl
     indices = np.frombuffer(records.indices, np.int64) if records.indices else np.zeros(0, np.int64)
     if first and not indices.all():
         raise DataError(
-            "SPARSE_INVALID", "has index 0, and indices count from 1",
+            "SPARSE_INVALID", "has index 0, and first_index=1 is declared",
             where=records.place(int((indices == 0).argmax())), expected="indices from 1",
-            remedy="where indices count from 0, send Content-Type text/libsvm; first_index=0",
+            remedy="where indices count from 0, leave first_index=1 out of the content type",
         )
     greatest = int(indices.max(initial=first - 1))
     if declared is not None and greatest >= declared + first:

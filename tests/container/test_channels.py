@@ -93,7 +93,7 @@ def test_gzip_is_decompressed(channel):
 
 
 def test_files_of_libsvm_take_the_width_of_the_widest(channel):
-    files = {"a.svm": b"1 1:2\n", "b.svm.gz": gzip.compress(b"2 3:4\n"), "c.csv": b"3,5,6,7\n"}
+    files = {"a.svm": b"1 0:2\n", "b.svm.gz": gzip.compress(b"2 2:4\n"), "c.csv": b"3,5,6,7\n"}
     features, labels = channel(files).load()
     assert features.tolist() == [[2, 0, 0], [0, 0, 4], [5, 6, 7]] and labels.tolist() == [1, 2, 3]
 
@@ -142,7 +142,7 @@ def test_files_without_a_byte_hold_no_record(channel):
          "train/a.csv.gz", "gzip"),
         ({"a.csv": b"\n"}, None, "BODY_EMPTY", "train/a.csv", "no record"),
         ({"a.orc": b"ORC"}, None, "FORMAT_UNKNOWN", "train/a.orc", ".orc"),
-        ({"a.svm": b"1 1:2 5:1\n", "b.csv": b"1,2,3\n"}, None, "RECORD_WIDTH", "train/b.csv",
+        ({"a.svm": b"1 1:2 4:1\n", "b.csv": b"1,2,3\n"}, None, "RECORD_WIDTH", "train/b.csv",
          "has 2 features a record, train/a.svm has 5"),
         ({"data": b"1,2"}, None, "FORMAT_UNKNOWN", "train/data", "(none)"),
         ({"data.gz": b"1,2"}, None, "FORMAT_UNKNOWN", "train/data.gz", "(none)"),

@@ -352,7 +352,7 @@ def test_an_array_in_an_object_that_its_writer_split_is_whole(channels, platform
 def test_files_of_libsvm_follow_one_another_in_a_pipe(channels, platform):
     train = channels.pipe("text/libsvm")
     with platform([b"1 1:2\n" + b"# of another file\n0 3:4\n"] * 2):
-        expected = [[2, 0, 0], [0, 0, 4]]
+        expected = [[0, 2, 0, 0], [0, 0, 0, 4]]
         assert train.load().features.tolist() == expected
-        (batch,) = train.batches(9, columns=3)
+        (batch,) = train.batches(9, columns=4)
         assert batch.features.tolist() == expected

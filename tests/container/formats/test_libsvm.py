@@ -37,37 +37,37 @@ MATRICES = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2)
 )
 def test_a_line_is_a_label_and_what_is_not_zero(decode, body, features, labels):
     # TRAIN-125
-    batch = decode("text/libsvm", body)
+    batch = decode("text/libsvm; first_index=1", body)
     assert batch.features.dtype == np.float32 and batch.features.flags.writeable
     assert batch.features.tolist() == features
     assert (None if batch.labels is None else batch.labels.tolist()) == labels
 
 
 def test_nan_and_infinity_are_kept():
-    features, labels = FORMAT.decode(b"nan 1:nan 2:-inf")
+    features, labels = FORMAT.decode(b"nan 0:nan 1:-inf")
     assert np.isnan(labels[0]) and np.isnan(features[0, 0]) and features[0, 1] == -np.inf
 
 
-def test_indices_count_from_1_and_from_0_where_it_is_declared(decode):
-    assert decode("text/libsvm", b"1 1:5").features.tolist() == [[5]]
-    assert decode("text/libsvm; first_index=1", b"1 1:5").features.tolist() == [[5]]
+def test_indices_count_from_0_and_from_1_where_it_is_declared(decode):
+    assert decode("text/libsvm", b"1 1:5").features.tolist() == [[0, 5]]
+    assert decode("text/libsvm", b"1 0:4 1:5").features.tolist() == [[4, 5]]
     assert decode("text/x-libsvm; first_index=0", b"1 1:5").features.tolist() == [[0, 5]]
-    assert decode("text/libsvm; first_index=0", b"1 0:4 1:5").features.tolist() == [[4, 5]]
+    assert decode("text/libsvm; first_index=1", b"1 1:5").features.tolist() == [[5]]
     with pytest.raises(DataError) as caught:
-        decode("text/libsvm", b"1 1:5\n1 1:5 2:6\n1 0:4 1:5", where="train/a.svm")
+        decode("text/libsvm; first_index=1", b"1 1:5\n1 1:5 2:6\n1 0:4 1:5", where="train/a.svm")
     assert (caught.value.code, caught.value.where) == ("SPARSE_INVALID", "train/a.svm record 3")
-    assert "first_index=0" in caught.value.remedy
+    assert "first_index=1" in caught.value.remedy
 
 
 def test_the_width_is_found_or_declared(decode):
-    assert decode("text/libsvm", b"1 3:1").features.shape == (1, 3)
+    assert decode("text/libsvm", b"1 3:1").features.shape == (1, 4)
     assert decode("text/libsvm; features=5", b"1 3:1").features.shape == (1, 5)
     assert decode("text/libsvm; features=2", b"1").features.tolist() == [[0, 0]]
-    assert decode("text/libsvm; first_index=0; features=4", b"1 3:1").features.shape == (1, 4)
+    assert decode("text/libsvm; first_index=1; features=4", b"1 3:1").features.shape == (1, 4)
 
 
 def test_a_narrower_batch_is_widened_with_zeros():
-    batch = FORMAT.decode(b"1 2:1")
+    batch = FORMAT.decode(b"1 1:1")
     wide = widen(batch, 4)
     assert wide.features.tolist() == [[0, 1, 0, 0]] and wide.features.dtype == np.float32
     assert wide.labels is batch.labels and widen(batch, 2) is batch
@@ -113,9 +113,9 @@ def test_labels_are_required_where_the_caller_counts_on_them(decode):
         (b"1 1:2 2:3 1:4", "SPARSE_INVALID", "f record 1", "index 1 occurs twice"),
         (b"1 1:2\n2:3", "LABEL_MISSING", "f record 2", "not with a label"),
         (b"2:3\n1 1:2", "LABEL_MISSING", "f record 1", "not with a label"),
-        (b"1 1:1\n1 1:1 2000000000:1", "RECORD_TOO_WIDE", "f record 2", "2000000000 columns"),
+        (b"1 1:1\n1 1:1 2000000000:1", "RECORD_TOO_WIDE", "f record 2", "2000000001 columns"),
         (b"1 1:1\n1 " + b"9" * 40 + b":1", "RECORD_TOO_WIDE", "f record 2", "too many"),
-        (b"1 100000000:1\n" * 3, "RECORD_TOO_WIDE", "f record 1", "3 records of 100000000"),
+        (b"1 100000000:1\n" * 3, "RECORD_TOO_WIDE", "f record 1", "3 records of 100000001"),
     ],
 )
 def test_a_fault_is_named_with_file_record_and_pair(body, code, where, message):
@@ -130,7 +130,7 @@ def test_an_index_beyond_the_declared_width_is_named(decode):
     with pytest.raises(DataError) as caught:
         decode("text/libsvm; features=2", b"1 1:1\n1 3:1")
     assert (caught.value.code, caught.value.where) == ("RECORD_WIDTH", "record 2")
-    assert "features=2" in caught.value.message and "from 1 to 2" in caught.value.expected
+    assert "features=2" in caught.value.message and "from 0 to 1" in caught.value.expected
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def dump():
 def test_what_scikit_learn_writes_is_read(dump, matrix):
     stream = io.BytesIO()
     labels = np.arange(len(matrix))
-    dump(matrix, labels, stream, zero_based=False, comment="golden")
-    batch = FORMAT.decode(b"# features\n" + stream.getvalue() + b"0 %d:0\n" % matrix.shape[1])
+    dump(matrix, labels, stream, zero_based=True, comment="golden")
+    batch = FORMAT.decode(b"# features\n" + stream.getvalue() + b"0 %d:0\n" % (matrix.shape[1] - 1))
     np.testing.assert_array_equal(batch.features[:-1], matrix)
     np.testing.assert_array_equal(batch.labels[:-1], labels)
 
@@ -168,7 +168,7 @@ def test_what_scikit_learn_writes_is_read(dump, matrix):
 @given(MATRICES)
 def test_a_batch_is_read_as_its_single_records(matrix):
     lines = [
-        b"1 " + b" ".join(b"%d:%r" % (index, value) for index, value in enumerate(row, 1))
+        b"1 " + b" ".join(b"%d:%r" % (index, value) for index, value in enumerate(row))
         for row in matrix.tolist()
     ]
     singles = [FORMAT.decode(line).features for line in lines]
