@@ -20,14 +20,14 @@ import logging
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from byoa.container import contract
 from byoa.container.errors import AlgorithmError, ByoaError, DataError
 from byoa.container.formats import registry
-from byoa.container.formats.base import Format
+from byoa.container.formats.base import Format, widen
 from byoa.container.formats.checks import require_finite, require_width
 from byoa.container.media_types import MediaType, parse_media_type
 from byoa.serve.batching import RecordFailed, Work
@@ -182,14 +182,17 @@ class Responder(ABC):
             decoder = registry.find(content_type)
             media = parse_media_type(content_type)
         except DataError as error:
-            return self._media_refused(request, 415, error)
+            return self._media_refused(request, 415, error, registry.all())
         try:
             accept = headers.get("accept")
             encoder, answer_media = registry.negotiate(accept, self.settings.default_accept)
         except DataError as error:
-            return self._media_refused(request, 406, error)
+            return self._media_refused(request, 406, error, registry.answers())
         try:
-            features = decoder.decode(request.body, media).features
+            batch = decoder.decode(request.body, media)
+            if decoder.open_ended and loaded.features is not None:
+                batch = widen(batch, loaded.features)
+            features = batch.features
             if loaded.features is not None:
                 require_width(features, loaded.features)
             require_finite(features)
@@ -287,9 +290,11 @@ class Responder(ABC):
             status = 400 if error.code == "BODY_MALFORMED" else 415
             return self.refuse(request, status, error.to_json())
 
-    def _media_refused(self, request: Request, status: int, error: DataError) -> Answer:
+    def _media_refused(
+        self, request: Request, status: int, error: DataError, formats: Sequence[Format]
+    ) -> Answer:
         accepted = [
-            {"content_type": each.media_types[0], "sample": each.sample} for each in registry.all()
+            {"content_type": each.media_types[0], "sample": each.sample} for each in formats
         ]
         fields = {**error.to_json(), "accepted": accepted}
         fields["expected"] = "one of the types in `accepted`"

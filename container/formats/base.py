@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from byoa.container.errors import DataError
@@ -21,15 +21,23 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Format",
+    "Part",
     "body_empty",
+    "byte",
+    "charset_of",
+    "charset_unknown",
     "columns",
     "label_size_of",
+    "not_installed",
     "packed",
     "parameter",
     "place",
     "split_labels",
+    "sub_place",
     "to_float32",
     "to_utf8",
+    "whole_number",
+    "widen",
 ]
 
 _UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
@@ -58,6 +66,10 @@ class Format(ABC):
     """A short body for a human to imitate; a sentence where the format is binary."""
     answer_parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Parameters of Accept that `encode` honours, with the values it knows."""
+    writes: ClassVar[bool] = True
+    """Whether `encode` writes answers, so that Accept may ask for this format."""
+    open_ended: ClassVar[bool] = False
+    """Whether columns behind a record's last one are zero, so that `widen` may add them."""
 
     @abstractmethod
     def decode(
@@ -76,26 +88,94 @@ class Format(ABC):
         RECORD_WIDTH; UnsupportedMediaType for parameters it cannot honour.
         """
 
-    @abstractmethod
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """The body of an answer, one item a record; `predictions` as in formats.predictions.
 
         Raises AlgorithmError: PREDICTION_SHAPE, PREDICTION_NOT_ENCODABLE.
         """
+        raise NotImplementedError(f"{self.name} is a format of requests alone")
+
+    def settled(
+        self, data: bytes | memoryview, media: MediaType | None = None
+    ) -> MediaType | None:
+        """`media` with what the first file of a channel, `data`, decides for those behind it."""
+        return media
+
+    def streamed(
+        self,
+        read: Callable[[int], bytes],
+        media: MediaType | None = None,
+        *,
+        label_size: int = 0,
+        where: str,
+        size: int,
+    ) -> Iterator[Batch] | None:
+        """The records of a file, or of several that follow one another, in runs of about `size`
+        bytes; None where a piece that ends at a `boundary` is decoded instead.
+
+        `read` gives as many bytes as it is asked for, unless they end before.
+        """
+        return None
+
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """How many leading bytes of `data`, a piece of concatenated files, are whole records; 0
+        where none is whole yet; None where the format's records cannot be told apart in a stream.
+
+        Bytes that no record begins with count as whole, so that `decode` names what is wrong.
+        """
+        return None
+
+
+class Part(str):
+    """The place of a part of a file: errors count the records and bytes that are before it.
+
+    `opening` records of the part are the file's first ones, put before it to compare with them.
+    """
+
+    records: int
+    bytes: int
+    opening: int
+
+    def __new__(cls, where: str, records: int = 0, bytes: int = 0, opening: int = 0) -> Part:
+        part = super().__new__(cls, where)
+        part.records, part.bytes, part.opening = records, bytes, opening
+        return part
 
 
 def place(where: str | None, record: int | None = None, column: int | None = None) -> str | None:
     """`train/part-2.csv record 3, column 7`; records and columns are counted from 1."""
+    if record is not None and isinstance(where, Part) and record > where.opening:
+        record += where.records - where.opening
     spot = "" if record is None else f"record {record}"
     if column is not None:
         spot = f"{spot}, column {column}" if spot else f"column {column}"
     return " ".join(part for part in (where, spot) if part) or None
 
 
+def sub_place(where: str | None, what: str) -> str:
+    """`train/part-2.csv label of`, before a record's number."""
+    if isinstance(where, Part):
+        return Part(f"{where} {what}", where.records, where.bytes, where.opening)
+    return f"{where} {what}" if where else what
+
+
+def byte(where: str | None, position: int) -> str:
+    """` (byte 17, counted from 0)`, in the whole file."""
+    return f" (byte {position + (where.bytes if isinstance(where, Part) else 0)}, counted from 0)"
+
+
 def body_empty(where: str | None, sample: str) -> DataError:
     return DataError(
         "BODY_EMPTY", "there is no record", where=where,
         expected=f"at least one record, such as {sample}",
+    )
+
+
+def not_installed(package: str, extra: str, where: str | None) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        "MEDIA_TYPE_NOT_INSTALLED", f"{package}, which reads this format, is not installed",
+        where=where, expected=f"byoa with its extra {extra!r}",
+        remedy=f"pip install 'byoa[{extra}]'; an image installs it in its Dockerfile",
     )
 
 
@@ -117,18 +197,30 @@ def parameter(
 
 def label_size_of(media: MediaType | None, default: int) -> int:
     """The media type's `label_size` where it has one, else `default` (TRAIN-125)."""
+    text = "the number of leading label columns, such as label_size=1"
+    size = whole_number(media, "label_size", text)
+    return default if size is None else size
+
+
+def whole_number(media: MediaType | None, name: str, expected: str) -> int | None:
+    """A media type's parameter, a whole number; None without. Raises UnsupportedMediaType."""
     if media is None or not media.parameters:
-        return default
-    text = media.parameters.get("label_size")
+        return None
+    text = media.parameters.get(name)
     if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise UnsupportedMediaType(
-            "MEDIA_TYPE_UNSUPPORTED",
-            f"label_size={text} in Content-Type {media}",
-            expected="the number of leading label columns, such as label_size=1",
+            "MEDIA_TYPE_UNSUPPORTED", f"{name}={text} in Content-Type {media}", expected=expected
         )
     return int(text)
+
+
+def charset_of(media: MediaType | None) -> str:
+    """The media type's `charset` in lower case; UTF-8 where it has none."""
+    if media is None or not media.parameters:
+        return "utf-8"
+    return media.parameters.get("charset", "utf-8").lower()
 
 
 def to_utf8(data: bytes | memoryview, media: MediaType | None, where: str | None) -> bytes:
@@ -136,13 +228,20 @@ def to_utf8(data: bytes | memoryview, media: MediaType | None, where: str | None
 
     UTF-8 itself is not verified here, the parsers do that where it matters.
     """
-    charset = "utf-8"
-    if media is not None and media.parameters:
-        charset = media.parameters.get("charset", charset).lower()
+    charset = charset_of(media)
     body = data if isinstance(data, bytes) else bytes(data)
     if charset not in _UTF8_NAMES:
         body = _recode(body, charset, media, where)
     return body[3:] if body.startswith(codecs.BOM_UTF8) else body
+
+
+def charset_unknown(
+    charset: str, media: MediaType | None, where: str | None = None
+) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        "MEDIA_TYPE_UNSUPPORTED", f"charset={charset} in Content-Type {media} is not known",
+        where=where, expected="a charset that Python knows; utf-8 is best",
+    )
 
 
 def _recode(body: bytes, charset: str, media: MediaType | None, where: str | None) -> bytes:
@@ -152,13 +251,13 @@ def _recode(body: bytes, charset: str, media: MediaType | None, where: str | Non
             raise LookupError(charset)
         return body.decode(charset).encode("utf-8")
     except LookupError:
-        raise UnsupportedMediaType(
-            "MEDIA_TYPE_UNSUPPORTED", f"charset={charset} in Content-Type {media} is not known",
-            where=where, expected="a charset that Python knows; utf-8 is best",
-        ) from None
+        raise charset_unknown(charset, media, where) from None
     except UnicodeError as error:
+        why = str(error)
+        if isinstance(error, UnicodeDecodeError):
+            why = f"{body[error.start]:#04x}, {error.reason}{byte(where, error.start)}"
         raise DataError(
-            "BODY_MALFORMED", f"the text is not {charset}: {error}", where=where,
+            "BODY_MALFORMED", f"the text is not {charset}: {why}", where=where,
             expected="a body in the charset that its Content-Type names",
         ) from None
 
@@ -182,7 +281,8 @@ def packed(values: Sequence[float]) -> NDArray[np.float32]:
     if type(values[0]) is int:
         try:
             whole = struct.pack(f"{len(values)}q", *values)
-            return np.frombuffer(whole, dtype=np.int64).astype(np.float32)
+            integers = np.frombuffer(whole, dtype=np.int64)
+            return integers.astype(np.float64).astype(np.float32)  # as all numbers are read
         except struct.error:  # a float among them, or beyond 64 bits
             pass
     array = np.empty(len(values), dtype=np.float32)
@@ -208,6 +308,16 @@ def split_labels(matrix: NDArray[np.float32], label_size: int, where: str | None
         )
     labels = matrix[:, 0].copy() if label_size == 1 else matrix[:, :label_size].copy()
     return Batch(matrix[:, label_size:].copy(), labels)
+
+
+def widen(batch: Batch, width: int) -> Batch:
+    """The batch with zeros in columns behind its own, for a format that is `open_ended`."""
+    import numpy as np
+
+    missing = width - batch.features.shape[1]
+    if missing <= 0:
+        return batch
+    return Batch(np.pad(batch.features, ((0, 0), (0, missing))), batch.labels)
 
 
 def columns(count: int) -> str:

@@ -9,22 +9,28 @@ from __future__ import annotations
 import ast
 import math
 import re
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from byoa.container.errors import DataError
 from byoa.container.formats import predictions as shapes
 from byoa.container.formats.base import (
     Batch,
     Format,
+    Part,
     body_empty,
+    byte,
+    columns,
     label_size_of,
+    place,
     split_labels,
     to_float32,
 )
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["FORMAT"]
@@ -32,6 +38,8 @@ __all__ = ["FORMAT"]
 _MAGIC = b"\x93NUMPY"
 _ALIGNMENT = 64  # of the data, so that it can be mapped
 _HEADER_LIMIT = 10_000
+_HEAD_BYTES = 12  # what says how long the header is, or more
+_CHUNK_BYTES = 1 << 24
 _NUMERIC = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
 _EXPECTED = "the bytes that numpy.save writes for a numeric array (records, columns)"
 
@@ -50,32 +58,45 @@ class _Npy(Format):
         label_size: int = 0,
         where: str | None = None,
     ) -> Batch:
-        """An array (records, columns); one dimension is one record."""
-        import numpy as np
-
+        """An array (records, columns), or several of one width one after the other, as
+        concatenated files are; an array of one dimension is one record."""
         if not len(data):
             raise body_empty(where, self.sample)
-        descr, fortran, shape, start = _header(data, where)
-        dtype = np.dtype(descr)
-        size = math.prod(shape) * dtype.itemsize
-        if len(data) - start != size:
-            raise _malformed(
-                f"{len(data) - start} bytes follow the header; {descr} of shape {shape} has {size}",
-                where,
-            )
-        if len(shape) not in (1, 2) or shape[-1] == 0:
-            raise DataError(
-                "RECORD_WIDTH", f"the array has shape {shape}", where=where,
-                expected="an array (records, columns), or (columns,) for one record",
-            )
-        if shape[0] == 0:
-            raise body_empty(where, self.sample)
-        array = np.frombuffer(data, dtype=dtype, offset=start)
-        if len(shape) == 1:
-            matrix = to_float32(array.reshape(1, -1))
-        else:
-            matrix = to_float32(array.reshape(shape, order="F" if fortran else "C"))
+        matrix, end = _matrix(data, 0, where)
+        if end < len(data):
+            matrix = _with_others(matrix, data, end, where)
         return split_labels(matrix, label_size_of(media, label_size), where)
+
+    def streamed(
+        self,
+        read: Callable[[int], bytes],
+        media: MediaType | None = None,
+        *,
+        label_size: int = 0,
+        where: str,
+        size: int,
+    ) -> Iterator[Batch]:
+        """The rows of each array, a block at a time; an array in Fortran's order comes whole."""
+        labels = label_size_of(media, label_size)
+        records = 0
+        for matrix in _blocks(read, where, size):
+            yield split_labels(matrix, labels, Part(where, records))
+            records += len(matrix)
+
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """Behind the last whole array."""
+        end = 0
+        try:
+            while end < len(data):
+                if _header_end(data, end, None) is None:
+                    break
+                array = _header(data, end, None)
+                if array.end > len(data):
+                    break
+                end = array.end
+        except DataError:
+            return len(data)
+        return end
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """The array as it is; several columns are flattened side by side into one (n, k)."""
@@ -90,22 +111,149 @@ class _Npy(Format):
 FORMAT = _Npy()
 
 
-def _header(data: bytes | memoryview, where: str | None) -> tuple[str, bool, tuple[int, ...], int]:
-    """dtype, Fortran order, shape, and where the array's bytes begin."""
-    head = bytes(data[:12])
-    if head[:6] != _MAGIC or len(head) < 12:
-        raise _malformed("it does not begin as a .npy file does", where)
+class _Header(NamedTuple):
+    """What a header says, and where the array's bytes begin and end."""
+
+    descr: str
+    fortran: bool
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def _matrix(
+    data: bytes | memoryview, position: int, where: str | None
+) -> tuple[NDArray[np.float32], int]:
+    """The array that begins at `position`, as records, and where it ends."""
+    import numpy as np
+
+    header = _header(data, position, where)
+    descr, fortran, shape, start, end = header
+    if end > len(data):
+        raise _cut_off(header, len(data) - start, position, where)
+    count, width = _dimensions(shape, where)
+    array = np.frombuffer(data, descr, count * width, start)
+    shape = count, width
+    return to_float32(array.reshape(shape, order="F" if fortran else "C")), end
+
+
+def _with_others(
+    first: NDArray[np.float32], data: bytes | memoryview, end: int, where: str | None
+) -> NDArray[np.float32]:
+    """The arrays that follow the first one, below it."""
+    import numpy as np
+
+    matrices = [first]
+    records = len(first)
+    while end < len(data):
+        matrix, end = _matrix(data, end, where)
+        if matrix.shape[1] != first.shape[1]:
+            raise _unlike(matrix.shape[1], first.shape[1], place(where, records + 1))
+        matrices.append(matrix)
+        records += len(matrix)
+    return np.concatenate(matrices)
+
+
+def _blocks(
+    read: Callable[[int], bytes], where: str, size: int
+) -> Iterator[NDArray[np.float32]]:
+    """Blocks of rows, of about `size` bytes in the stream, out of the arrays that follow."""
+    import numpy as np
+
+    position = records = width = 0
+    while head := read(_HEAD_BYTES):
+        here = Part(where, 0, position)
+        length = _header_length(head, 0, here)
+        header = _header(head if length is None else head + read(length - len(head)), 0, here)
+        count, columns_ = _dimensions(header.shape, where)
+        width = width or columns_
+        if columns_ != width:
+            raise _unlike(columns_, width, place(where, records + 1))
+        whole = header.end - header.start
+        row = whole // count
+        step = count if header.fortran else max(1, size // row)
+        for first in range(0, count, step):
+            rows = min(step, count - first)
+            data = _up_to(read, rows * row)
+            if len(data) < rows * row:
+                raise _cut_off(header, first * row + len(data), 0, here)
+            array = np.frombuffer(data, header.descr, rows * width)
+            yield to_float32(array.reshape((rows, width), order="F" if header.fortran else "C"))
+        records += count
+        position += header.end
+
+
+def _up_to(read: Callable[[int], bytes], size: int) -> bytes | bytearray:
+    """So many bytes or fewer: what a header claims is not set aside before it is there."""
+    if size <= _CHUNK_BYTES:
+        return read(size)
+    data = bytearray()
+    while block := read(min(_CHUNK_BYTES, size - len(data))):
+        data += block
+    return data
+
+
+def _dimensions(shape: tuple[int, ...], where: str | None) -> tuple[int, int]:
+    """Records and columns."""
+    if len(shape) not in (1, 2) or shape[-1] == 0:
+        raise DataError(
+            "RECORD_WIDTH", f"the array has shape {shape}", where=where,
+            expected="an array (records, columns), or (columns,) for one record",
+        )
+    if shape[0] == 0:
+        raise body_empty(where, _Npy.sample)
+    return (shape[0], shape[1]) if len(shape) == 2 else (1, shape[0])
+
+
+def _unlike(width: int, first: int, where: str | None) -> DataError:
+    return DataError(
+        "RECORD_WIDTH", f"has {columns(width)}, expected {first}", where=where,
+        expected="as many columns as record 1 has",
+    )
+
+
+def _cut_off(header: _Header, found: int, position: int, where: str | None) -> DataError:
+    return _malformed(
+        f"{found} bytes follow the header; {header.descr} of shape {header.shape} has"
+        f" {header.end - header.start}", position, where,
+    )
+
+
+def _header_length(data: bytes | memoryview, position: int, where: str | None) -> int | None:
+    """The bytes of the header that begins at `position`; None if the data ends too early to say."""
+    head = bytes(data[position:position + _HEAD_BYTES])
+    if not head.startswith(_MAGIC[:len(head)]):
+        raise _malformed("it does not begin as a .npy file does", position, where)
+    if len(head) < _HEAD_BYTES:
+        return None
     if head[6] not in (1, 2, 3):
-        raise _malformed(f"its .npy version {head[6]}.{head[7]} is not known", where)
+        raise _malformed(f"its .npy version {head[6]}.{head[7]} is not known", position, where)
     length_bytes = 2 if head[6] == 1 else 4
-    start = 8 + length_bytes
-    end = start + int.from_bytes(head[8:start], "little")
-    if end - start > _HEADER_LIMIT or end > len(data):
-        raise _malformed("its header is cut off or longer than any numeric array's", where)
+    length = int.from_bytes(head[8:8 + length_bytes], "little")
+    if length > _HEADER_LIMIT:
+        raise _malformed("its header is longer than any numeric array's", position, where)
+    return 8 + length_bytes + length
+
+
+def _header_end(data: bytes | memoryview, position: int, where: str | None) -> int | None:
+    """Where the header that begins at `position` ends; None if the data ends before."""
+    length = _header_length(data, position, where)
+    if length is None or position + length > len(data):
+        return None
+    return position + length
+
+
+def _header(data: bytes | memoryview, position: int, where: str | None) -> _Header:
+    end = _header_end(data, position, where)
+    if end is None:
+        raise _malformed("its header is cut off", position, where)
+    start = position + (10 if data[position + 6] == 1 else 12)
     try:
         descr, fortran, shape = _read_header(bytes(data[start:end]))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise _malformed("its header is no dict of descr, fortran_order and shape", where) from None
+        raise _malformed(
+            "its header is no dict of descr, fortran_order and shape", position, where
+        ) from None
     if not _NUMERIC.fullmatch(descr):
         what = "an array of Python objects, which is a pickle and is never loaded"
         raise DataError(
@@ -113,7 +261,7 @@ def _header(data: bytes | memoryview, where: str | None) -> tuple[str, bool, tup
             expected="an array of integers, floats or booleans",
             remedy="convert it before saving: array.astype(numpy.float32)",
         )
-    return descr, fortran, shape, end
+    return _Header(descr, fortran, shape, end, end + math.prod(shape) * int(descr[-1]))
 
 
 @lru_cache(maxsize=128)
@@ -157,5 +305,6 @@ def _array(column: NDArray[Any] | list[Any]) -> NDArray[Any]:
     return array
 
 
-def _malformed(message: str, where: str | None) -> DataError:
-    return DataError("BODY_MALFORMED", message, where=where, expected=_EXPECTED)
+def _malformed(message: str, position: int, where: str | None) -> DataError:
+    spot = byte(where, position) if position or isinstance(where, Part) else ""
+    return DataError("BODY_MALFORMED", message + spot, where=where, expected=_EXPECTED)

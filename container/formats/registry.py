@@ -10,9 +10,13 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from byoa.container.formats import (
+    image,
     json_document,
     json_lines,
+    libsvm,
     npy,
+    parquet,
+    recordio_images,
     recordio_protobuf,
     text_csv,
 )
@@ -25,7 +29,7 @@ from byoa.container.media_types import (
     parse_media_type,
 )
 
-__all__ = ["all", "by_suffix", "find", "negotiate"]
+__all__ = ["all", "answers", "by_suffix", "find", "negotiate"]
 
 _FORMATS: tuple[Format, ...] = (
     text_csv.FORMAT,
@@ -33,7 +37,12 @@ _FORMATS: tuple[Format, ...] = (
     json_lines.FORMAT,
     recordio_protobuf.FORMAT,
     npy.FORMAT,
+    libsvm.FORMAT,
+    parquet.FORMAT,
+    image.FORMAT,
+    recordio_images.FORMAT,
 )
+_ANSWERS = tuple(each for each in _FORMATS if each.writes)
 _BY_MEDIA_TYPE = {name: each for each in _FORMATS for name in each.media_types}
 _BY_SUFFIX = {suffix: each for each in _FORMATS for suffix in each.suffixes}
 
@@ -41,6 +50,11 @@ _BY_SUFFIX = {suffix: each for each in _FORMATS for suffix in each.suffixes}
 def all() -> Sequence[Format]:
     """Every format, in the order of preference."""
     return _FORMATS
+
+
+def answers() -> Sequence[Format]:
+    """The formats that answers are written in, in the order of preference."""
+    return _ANSWERS
 
 
 def by_suffix(suffix: str) -> Format | None:
@@ -79,6 +93,8 @@ def negotiate(accept: str | None, default: str) -> tuple[Format, MediaType]:
     """
     usual = parse_media_type(default)
     usual_format = find(usual)
+    if not usual_format.writes:
+        raise _not_acceptable(default)
     usual = MediaType(usual.type, usual.subtype, _known(usual_format, usual))
     ranges = parse_accept(accept)
     best: tuple[tuple[float, int, int, bool], Format, MediaType] | None = None
@@ -96,18 +112,16 @@ def negotiate(accept: str | None, default: str) -> tuple[Format, MediaType]:
                 media = MediaType(kind, subtype, _known(each, range_))
             best = (rank, each, media)
     if best is None:
-        raise NotAcceptable(
-            "NOT_ACCEPTABLE", f"no answer can be given as Accept {accept!r}", expected=_samples()
-        )
+        raise _not_acceptable(accept)
     return best[1], best[2]
 
 
 def _candidates(first: str) -> Iterator[tuple[str, Format]]:
-    """All media types: the default, the canonical ones, then aliases."""
+    """All media types of answers: the default, the canonical ones, then aliases."""
     yield first, _BY_MEDIA_TYPE[first]
-    for each in _FORMATS:
+    for each in answers():
         yield each.media_types[0], each
-    for each in _FORMATS:
+    for each in answers():
         for alias in each.media_types[1:]:
             yield alias, each
 
@@ -141,6 +155,13 @@ def _known(each: Format, media: MediaType) -> MappingProxyType[str, str]:
         for name, value in media.parameters.items()
         if value.lower() in each.answer_parameters.get(name, ())
     })
+
+
+def _not_acceptable(accept: str | None) -> NotAcceptable:
+    return NotAcceptable(
+        "NOT_ACCEPTABLE", f"no answer can be given as Accept {accept!r}",
+        expected=_samples(_ANSWERS),
+    )
 
 
 def _samples(formats: Iterable[Format] = _FORMATS) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Row: TypeAlias = "Sparse | NDArray[np.float32]"
 
-__all__ = ["MAX_DENSE_CELLS", "Sparse", "sparse", "stack"]
+__all__ = ["MAX_DENSE_CELLS", "Sparse", "require_room", "sparse", "stack"]
 
 MAX_DENSE_CELLS = 1 << 28  # 1 GiB of float32
 
@@ -46,6 +46,17 @@ def sparse(keys: Any, values: NDArray[np.float32], shape: Any, where: str | None
     return Sparse(list(keys), values, width)
 
 
+def require_room(records: int, width: int, where: str | None) -> None:
+    """Raise DataError RECORD_TOO_WIDE where dense records would be more than `MAX_DENSE_CELLS`."""
+    if records * width > MAX_DENSE_CELLS:
+        raise DataError(
+            "RECORD_TOO_WIDE",
+            f"{records} records of {columns(width)} are too many for dense records", where=where,
+            expected=f"at most {MAX_DENSE_CELLS} values in one body or file",
+            remedy="send fewer records at once, or map the features to fewer columns",
+        )
+
+
 def stack(rows: Sequence[Row], where: str | None) -> NDArray[np.float32]:
     """Rows of one width as (records, columns). Raises DataError RECORD_WIDTH, RECORD_TOO_WIDE."""
     import numpy as np
@@ -58,13 +69,7 @@ def stack(rows: Sequence[Row], where: str | None) -> NDArray[np.float32]:
                 f"has {columns(_width(row))}, expected {width or 'at least 1'}",
                 where=place(where, number), expected="as many values as record 1 has",
             )
-    if width * len(rows) > MAX_DENSE_CELLS:
-        raise DataError(
-            "RECORD_TOO_WIDE",
-            f"{len(rows)} records of {width} columns are too many for dense records", where=where,
-            expected=f"at most {MAX_DENSE_CELLS} values in one body or file",
-            remedy="send fewer records at once, or map the features to fewer columns",
-        )
+    require_room(len(rows), width, where)
     matrix = np.zeros((len(rows), width), dtype=np.float32)
     for target, row in zip(matrix, rows, strict=True):
         if isinstance(row, Sparse):

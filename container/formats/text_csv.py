@@ -1,8 +1,8 @@
 """text/csv: RFC 4180 with `header`, `charset` and `label_size`; a record is a line of numbers.
 
-Decoding tries one fast route over a block of lines, a JSON parser, which is exact where it
-succeeds. A block it refuses (NaN, `+1`, `.5`, a fault) takes the exact route, cell by cell, which
-names what is wrong. An empty line between records is a fault: answers stay aligned with lines.
+Decoding tries a fast route over a block of lines (formats.number_text). A block that it refuses
+takes the exact route, cell by cell, which names what is wrong. An empty line between records is a
+fault: answers stay aligned with lines.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from byoa.container.formats.base import (
     body_empty,
     columns,
     label_size_of,
-    packed,
     parameter,
     place,
     split_labels,
     to_float32,
     to_utf8,
 )
-from byoa.container.formats.json_text import number_texts, quick
+from byoa.container.formats.json_text import number_texts
+from byoa.container.formats.lines import whole_lines
+from byoa.container.formats.number_text import exact, table
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT"]
 
 _HEADER = ("absent", "present")
-# Parsed numbers are Python objects for a moment, some 10 times the text: blocks bound that.
-_BLOCK_BYTES = 1 << 20
+# What is parsed takes some 10 times its text for a moment, and memory that is in use is quicker
+# than new memory.
+_BLOCK_BYTES = 1 << 17
 _HEADER_REMEDY = "if the first line names the columns, send Content-Type text/csv; header=present"
 
 
@@ -76,6 +78,12 @@ class _Csv(Format):
             matrix = _decode(body, where)
         return split_labels(matrix, label_size_of(media, label_size), where)
 
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """Behind the last line. With headers None: those of later files look like records."""
+        if parameter(media, "header", _HEADER, "absent") == "present":
+            return None
+        return whole_lines(data, media, quotes=True)
+
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """One line a record, columns in order and flattened; `header=present` names them."""
         normal = shapes.normalise(predictions)
@@ -93,7 +101,7 @@ FORMAT = _Csv()
 def _decode(body: bytes, where: str | None) -> NDArray[np.float32]:
     """Unquoted text, without a trailing line end."""
     if len(body) <= _BLOCK_BYTES:
-        block = _fast(body)
+        block = table(body)
         return to_float32(list(_exact(body.split(b"\n"), where))) if block is None else block
     import numpy as np
 
@@ -101,7 +109,7 @@ def _decode(body: bytes, where: str | None) -> NDArray[np.float32]:
     records = 0
     width: int | None = None
     for text in _split(body):
-        block = _fast(text)
+        block = table(text)
         if block is None or block.shape[1] != (width or block.shape[1]):
             block = to_float32(list(_exact(text.split(b"\n"), where, records + 1, width)))
         width = block.shape[1]
@@ -118,26 +126,6 @@ def _split(body: bytes) -> Iterator[bytes]:
         end = len(body) if end < 0 else end
         yield body[start:end]
         start = end + 1
-
-
-def _fast(text: bytes) -> NDArray[np.float32] | None:
-    """Lines that, comma for comma, are one JSON array of numbers; None where they are not."""
-    # Strings, nested arrays, true, false and null are JSON, but no CSV cells.
-    if b"[" in text or b"{" in text or b"u" in text or b"l" in text or b'"' in text:
-        return None
-    ends = text.count(b"\n")
-    try:
-        # A null marks each line's end: ragged lines show, and one flat list is made, not many.
-        values = quick(b"[%b]" % (text.replace(b"\n", b",null,") if ends else text))
-        if not ends:
-            return packed(values).reshape(1, -1) if values else None
-        width = values.index(None)
-        if values[width::width + 1] != [None] * ends or len(values) != (ends + 1) * (width + 1) - 1:
-            return None
-        del values[width::width + 1]
-        return packed(values).reshape(ends + 1, width) if width else None
-    except (ValueError, OverflowError):  # no JSON, or an integer beyond float64
-        return None
 
 
 def _exact(
@@ -165,27 +153,14 @@ def _numbers(
             where=place(where, record), expected="as many columns as record 1 has",
         )
     try:
-        numbers = list(map(float, cells))
-        if not _odd(cells):
-            return numbers
+        return exact(cells)
     except ValueError:
-        pass
-    return [_number(cell, record, column, where) for column, cell in enumerate(cells, 1)]
-
-
-def _odd(cells: Sequence[Any]) -> bool:
-    """Whether Python alone reads one: 1_000, or, in a str, another script's digits."""
-    if isinstance(cells[0], bytes):
-        return b"_" in b"".join(cells)
-    text = "".join(cells)
-    return "_" in text or not text.isascii()
+        return [_number(cell, record, column, where) for column, cell in enumerate(cells, 1)]
 
 
 def _number(cell: bytes | str, record: int, column: int, where: str | None) -> float:
     try:
-        if _odd([cell]):
-            raise ValueError
-        return float(cell)
+        return exact([cell])[0]
     except ValueError:
         text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
         raise DataError(
@@ -202,9 +177,10 @@ def _rows(body: bytes, where: str | None) -> Iterator[tuple[int, list[str]]]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
         raise DataError(
-            "BODY_MALFORMED", f"the text is not UTF-8: {error}", where=where,
-            expected="UTF-8, or the charset named in the content type",
+            "BODY_MALFORMED", f"is not UTF-8: {body[error.start]:#04x}, {error.reason}",
+            where=place(where, line), expected="UTF-8, or the charset named in the content type",
         ) from None
     record = 0
     try:

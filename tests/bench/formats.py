@@ -1,4 +1,5 @@
-"""How fast the formats decode, as ratios against NumPy's own readers on the same bytes.
+"""How fast the formats decode, as ratios against other readers of the same bytes: NumPy's, and
+where they are installed (the extra `bench`) pandas', pyarrow's, protobuf's, sagemaker-training's.
 
 Run: python tests/bench/formats.py [--rounds N]. Each round times every contestant once, in turn,
 so that a busy machine slows all alike; the ratio is that of the medians over the rounds.
@@ -7,16 +8,18 @@ so that a busy machine slows all alike; the ratio is that of the medians over th
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from byoa.container.formats import json_text, npy, recordio_protobuf, registry
+from byoa.container.formats import json_text, npy, number_text, recordio_protobuf, registry
 from byoa.container.formats.base import Batch
 from byoa.container.formats.protobuf import read_record
 from byoa.container.formats.recordio import payloads
@@ -63,6 +66,53 @@ def recordio_bytes(rows: np.ndarray) -> bytes:
     return frames.tobytes()
 
 
+def library(name: str) -> Any:
+    """An installed peer, or None, said once."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        print(f"(without {name}, which is not installed)")
+        return None
+
+
+def table_readers(data: bytes) -> dict[str, Contestant]:
+    """Other libraries' readers of CSV."""
+    found: dict[str, Contestant] = {
+        "np.loadtxt": lambda: np.loadtxt(
+            io.BytesIO(data), delimiter=",", dtype=np.float32, ndmin=2
+        ),
+        "np.genfromtxt": lambda: np.genfromtxt(io.BytesIO(data), delimiter=",", dtype=np.float32),
+    }
+    if pandas := library("pandas"):
+        found["pandas.read_csv"] = lambda: pandas.read_csv(
+            io.BytesIO(data), header=None, dtype=np.float32
+        )
+    if arrow := library("pyarrow.csv"):
+        options = arrow.ReadOptions(autogenerate_column_names=True)
+        found["pyarrow.csv, its table alone"] = lambda: arrow.read_csv(
+            io.BytesIO(data), read_options=options
+        )
+    if encoders := library("sagemaker_training.encoders"):
+        found["sagemaker_training"] = lambda: encoders.csv_to_numpy(data.decode(), np.float32)
+    return found
+
+
+def record_readers(data: bytes) -> dict[str, Contestant]:
+    """The protobuf package with sagemaker-training's message class, a record at a time."""
+    found: dict[str, Contestant] = {"our reader, one by one": lambda: record_at_a_time(data)}
+    peer = library("sagemaker_training.recordio")
+    if peer:
+        def through_protobuf() -> np.ndarray:
+            return np.array([
+                peer.Record.FromString(payload).features["values"].float32_tensor.values
+                for payload in peer._read_recordio(io.BytesIO(data))
+            ], dtype=np.float32)
+
+        assert np.array_equal(through_protobuf(), recordio_protobuf.FORMAT.decode(data).features)
+        found["protobuf, a record at a time"] = through_protobuf
+    return found
+
+
 def record_at_a_time(data: bytes) -> Batch:
     rows = [
         np.array(read_record(payload).features["values"].values, dtype=np.float32)
@@ -74,6 +124,8 @@ def record_at_a_time(data: bytes) -> Batch:
 def versions() -> str:
     orjson = json_text.accelerator()
     parser = f"orjson {orjson.__version__}" if orjson else "standard library's json"
+    if number_text.accelerator():
+        parser += ", simdjson"
     return (
         f"python {platform.python_version()}, numpy {np.__version__}, {parser},"
         f" {platform.machine()}, {os.cpu_count()} CPUs"
@@ -91,16 +143,6 @@ def main() -> None:
     digits = random.integers(0, 17, size=(1, 64))
     csv = registry.find("text/csv")
 
-    def numpy_readers(data: bytes) -> dict[str, Contestant]:
-        return {
-            "np.loadtxt": lambda: np.loadtxt(
-                io.BytesIO(data), delimiter=",", dtype=np.float32, ndmin=2
-            ),
-            "np.genfromtxt": lambda: np.genfromtxt(
-                io.BytesIO(data), delimiter=",", dtype=np.float32
-            ),
-        }
-
     print(versions())
     for title, rows in (
         ("CSV 1,000 x 50, float32 text", table),
@@ -109,11 +151,11 @@ def main() -> None:
         ("CSV one row of 64, small integers", digits),
     ):
         data = csv_text(rows)
-        compare(title, lambda data=data: csv.decode(data), numpy_readers(data), rounds)
+        compare(title, lambda data=data: csv.decode(data), table_readers(data), rounds)
     frames = recordio_bytes(table)
     compare(
         "recordio-protobuf 1,000 x 50, dense", lambda: recordio_protobuf.FORMAT.decode(frames),
-        {"a record at a time": lambda: record_at_a_time(frames)}, rounds,
+        record_readers(frames), rounds,
     )
     saved = io.BytesIO()
     np.save(saved, row)

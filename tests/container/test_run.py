@@ -50,6 +50,19 @@ def test_the_signature_is_taken_from_the_first_channel_that_is_loaded(tree):
     json.dumps(run.signature)
 
 
+def test_the_signature_is_taken_from_batches_as_well(tree):
+    tree.channels(train="1,2,3\n0,5,6\n", validation="1,9\n")
+    run = Run(tree.layout, None, hardware=CPU)
+    batches = run.channel("train").batches(1)
+    assert run.signature == {}  # nothing has been read yet
+    next(batches)
+    assert run.signature == {"features": 2, "sample": [[2.0, 3.0]]}
+    assert len(list(batches)) == 1
+    list(run.channel("validation").batches(1))
+    run.channel("train").load()
+    assert run.signature == {"features": 2, "sample": [[2.0, 3.0]]}
+
+
 def test_a_signature_of_the_author_s_stays(tree):
     run = Run(tree.layout, None, hardware=CPU)
     run.signature["features"] = 9

@@ -1,10 +1,10 @@
-"""Fixtures of the format tests: both JSON parsers, and a decoder by content type."""
+"""Fixtures of the format tests: every parser of numbers, and a decoder by content type."""
 
 from __future__ import annotations
 
 import pytest
 
-from byoa.container.formats import json_text, registry
+from byoa.container.formats import json_text, number_text, registry
 from byoa.container.media_types import parse_media_type
 
 
@@ -17,11 +17,15 @@ def decode():
     return call
 
 
-@pytest.fixture(params=["orjson", "json"])
+@pytest.fixture(params=["simdjson", "orjson", "json"])
 def parser(request, monkeypatch):
-    """Run the test with orjson and with the standard library in its place."""
+    """Run the test with each parser that may be installed, as if faster ones were not."""
+    if request.param == "simdjson":
+        pytest.importorskip("simdjson")
+    else:
+        monkeypatch.setattr(number_text, "accelerator", lambda: None)
     if request.param == "orjson":
         pytest.importorskip("orjson")
-    else:
+    if request.param == "json":
         monkeypatch.setattr(json_text, "accelerator", lambda: None)
     return request.param

@@ -25,6 +25,14 @@ from byoa.container.media_types import NotAcceptable, UnsupportedMediaType, pars
         ("application/jsonl", "jsonlines"),
         ("application/x-recordio-protobuf", "recordio-protobuf"),
         ("application/x-npy", "npy"),
+        ("text/libsvm; first_index=0", "libsvm"),
+        ("text/x-libsvm", "libsvm"),
+        ("application/x-parquet", "parquet"),
+        ("application/vnd.apache.parquet", "parquet"),
+        ("application/x-image", "image"),
+        ("image/jpeg", "image"),
+        ("image/png", "image"),
+        ("application/x-recordio", "recordio-images"),
     ],
 )
 def test_a_format_is_found_by_its_content_type(content_type, name):
@@ -107,7 +115,8 @@ def test_importing_the_registry_and_the_channels_costs_the_standard_library_only
     program = (
         "import sys; import byoa.container.channels, byoa.container.formats.registry as r;"
         "r.find('text/csv'); r.negotiate('text/*', 'text/csv');"
-        "print(sorted({'numpy', 'orjson', 'torch', 'flask'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'orjson', 'simdjson', 'pyarrow', 'PIL', 'torch', 'flask'}"
+        " & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
