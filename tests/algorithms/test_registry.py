@@ -41,7 +41,8 @@ def test_every_built_in_algorithm_is_found_and_documents_its_hyperparameters(nam
     found = find(name)
     assert issubclass(found, Algorithm)
     assert found.Hyperparameters.markdown().count("\n") > 2
-    assert found(found.Hyperparameters()).hyperparameters == found.Hyperparameters.parse({})
+    if not any(field.required for field in found.Hyperparameters.fields().values()):
+        assert found(found.Hyperparameters()).hyperparameters == found.Hyperparameters.parse({})
 
 
 def test_an_authors_class_is_found_by_module_and_name(module: Callable[[str, str], str]) -> None:

@@ -1,0 +1,132 @@
+"""A channel as prepared batches, pass after pass: read each time, or kept where memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from byoa.algorithms.array_state import State
+from byoa.algorithms.streaming import Origin, StreamingAlgorithm
+from byoa.container.channels import Channel
+from byoa.container.errors import DataError
+from byoa.container.formats.base import Batch, place
+from byoa.container.formats.checks import require_finite, require_width
+from byoa.container.hardware import Hardware, size
+from byoa.container.run import Run
+
+_KEPT_SHARE = 0.4  # of the memory, for all channels that are kept
+_SHARDED = "ShardedByS3Key"
+_PIPE = "Pipe"
+
+
+class Source:
+    """This host's share of one channel."""
+
+    def __init__(self, algorithm: StreamingAlgorithm, channel: Channel, run: Run) -> None:
+        self.channel = channel
+        self._algorithm = algorithm
+        self._peers = run.peers
+        self._first: Iterator[Batch] | None = None  # the pass that `sample` has opened
+        self._width: int | None = None
+        # A pipe is for data beyond the memory: nothing of it is kept.
+        self._kept: list[Any] | None = None if channel.config.input_mode == _PIPE else []
+        self._whole = False  # whether all batches are kept
+        self._room = int(_KEPT_SHARE * _memory(run.hardware, run.device))
+
+    def sample(self, records: int) -> Batch:
+        """At least the first `records` of the first pass, or all; the pass still begins there."""
+        opened = self._read(0)
+        taken: list[Batch] = []
+        while sum(len(batch.features) for batch in taken) < records:
+            batch = next(opened, None)
+            if batch is None:
+                break
+            taken.append(batch)
+        if not taken:
+            raise DataError(
+                "CHANNEL_EMPTY", f"channel {self.channel.name!r} has no record for this host",
+                expected="at least one record a host",
+            )
+        self._first = chain(iter(taken), opened)
+        return taken[0] if len(taken) == 1 else _joined(taken)
+
+    def batches(self, state: State, epoch: int, skip: int = 0) -> Iterator[Any]:
+        """The batches of a pass as the algorithm prepares them, from number `skip`, from 0."""
+        if self._whole and self._kept is not None:
+            yield from self._kept[skip:]
+            return
+        if self._kept is not None:
+            self._kept.clear()
+        opened = self._first if epoch == 0 and self._first is not None else self._read(epoch)
+        self._first = None
+        first, kept_bytes = 1, 0
+        for number, batch in enumerate(opened):
+            if self._kept is None and number < skip:
+                first += len(batch.features)
+                continue
+            prepared = self._prepared(state, batch, Origin(self.channel.name, first))
+            first += len(batch.features)
+            if self._kept is not None:
+                kept_bytes += batch.features.nbytes
+                self._keep(prepared, kept_bytes)
+            if number >= skip:
+                yield prepared
+        self._whole = self._kept is not None
+
+    def _keep(self, prepared: Any, total: int) -> None:
+        if self._kept is None:
+            return
+        if total <= self._room:
+            self._kept.append(prepared)
+        else:
+            self._kept = None
+            print(
+                f"channel {self.channel.name}: more than {size(self._room)} of records, which are"
+                " read anew in each pass", flush=True,
+            )
+
+    def _prepared(self, state: State, batch: Batch, origin: Origin) -> Any:
+        self._width = self._width or batch.features.shape[1]
+        require_width(batch.features, self._width, self.channel.name)
+        if self._algorithm.finite:
+            where = f"{self.channel.name} (features)"
+            require_finite(batch.features, where, first_record=origin.first)
+            if batch.labels is not None:
+                labels = batch.labels.reshape(len(batch.features), -1)
+                where = f"{self.channel.name} (labels)"
+                require_finite(labels, where, first_record=origin.first)
+        return self._algorithm.prepare(state, batch, origin)
+
+    def _read(self, epoch: int) -> Iterator[Batch]:
+        own = self._peers.size == 1 or self.channel.config.distribution == _SHARDED
+        return self.channel.batches(
+            self._algorithm.batch_size,
+            epoch=epoch,
+            label_size=self._algorithm.label_size,
+            rank=0 if own else self._peers.rank,
+            ranks=1 if own else self._peers.size,
+        )
+
+
+def _memory(hardware: Hardware, device: str) -> int:
+    """Of where prepared batches lie."""
+    if device == "cuda" and hardware.gpus and hardware.gpus[0].memory_bytes:
+        return hardware.gpus[0].memory_bytes
+    return hardware.memory_bytes
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    import numpy as np
+
+    widths = {batch.features.shape[1] for batch in batches}
+    if len(widths) > 1:
+        raise DataError(
+            "RECORD_WIDTH", f"records have {sorted(widths)} features", where=place("train"),
+            expected="records of one width in a channel",
+        )
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    return Batch(
+        np.concatenate([batch.features for batch in batches]),
+        np.concatenate(labels) if labels else None,
+    )
