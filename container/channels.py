@@ -1,121 +1,272 @@
-"""Training channels: a channel's files, and their records as one batch.
+"""Training channels: a channel's records, whole or in batches, and its files.
 
-Channels come from inputdataconfig.json, never from listing the data directory (TRAIN-31).
+Channels come from inputdataconfig.json, never from listing the data directory (TRAIN-31). What an
+algorithm sees does not depend on the input mode, but for the file names that a Pipe has not.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from byoa.container.contract import (
-    CHECKPOINT_IGNORED_SUFFIXES,
-    ChannelConfig,
-    InputDataConfig,
-    Layout,
-)
+from byoa.container.batching import concatenate, in_batches, shuffled, weight
+from byoa.container.contract import ChannelConfig, InputDataConfig, Layout
 from byoa.container.errors import DataError, UnsupportedError
+from byoa.container.files import GZIP_SUFFIX, data_files, opened
 from byoa.container.formats import registry
 from byoa.container.formats.base import Batch, Format
 from byoa.container.media_types import MediaType, parse_media_type
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from byoa.container.objects import objects
+from byoa.container.pipe import Pipe
+from byoa.container.prefetch import Stopped, prefetch
+from byoa.container.records import Records, Share, Source, without
 
 __all__ = ["Channel", "open_channels"]
 
-# Spark and Hadoop leave an empty file of this name beside their part files.
-_MARKERS = frozenset({"_SUCCESS"})
-_GZIP_SUFFIX = ".gz"
+PREFETCH_BYTES = 64 << 20  # of decoded records that wait for the algorithm
+_FIFO_BUFFER_BYTES = 1 << 16
+
+
+def _never() -> bool:
+    return False
+
+
+def _nothing(batch: Batch) -> None:
+    return None
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of a training job. File and FastFile channels are both directories."""
+    """One channel of a training job. File and FastFile channels are both directories; a Pipe
+    channel has a FIFO for each pass.
+
+    `pipe` is there in Pipe mode alone. `hosts` is how many the job has, `stopping` whether it is to
+    end, and `observe` is shown the first batch of each pass.
+    """
 
     name: str
     config: ChannelConfig
     directory: Path
+    pipe: Pipe | None = field(default=None, compare=False, repr=False)
+    hosts: int = field(default=1, compare=False, repr=False)
+    stopping: Callable[[], bool] = field(default=_never, compare=False, repr=False)
+    observe: Callable[[Batch], None] = field(default=_nothing, compare=False, repr=False)
 
     def files(self) -> list[Path]:
-        """The data files below the directory, sorted by path.
+        """The data files below the directory, sorted by path; not the platform's own files.
 
-        Left out are hidden files and directories, the platform's markers (TRAIN-173), the
-        channel's manifest (TRAIN-31) and Spark's _SUCCESS. Raises UnsupportedError for a Pipe
-        channel, DataError CHANNEL_EMPTY where there is no file.
+        Raises UnsupportedError PIPE_HAS_NO_FILES for a Pipe channel, DataError CHANNEL_EMPTY where
+        there is no file.
         """
-        if self.config.input_mode == "Pipe":
+        if self.pipe is not None:
             raise UnsupportedError(
-                "PIPE_UNSUPPORTED", f"channel {self.name!r} is in Pipe mode",
+                "PIPE_HAS_NO_FILES", f"channel {self.name!r} is in Pipe mode, a stream of bytes",
                 expected="TrainingInputMode File or FastFile",
-                remedy="use FastFile, which streams from S3 as well and needs no change of code",
+                remedy="read its records with load() or batches(), which work in every mode, or use"
+                " FastFile, which streams from S3 as well",
             )
-        found = sorted(path for path in self.directory.rglob("*") if self._is_data(path))
+        found = data_files(self.directory, self.name)
         if not found:
             why = "holds no data file" if self.directory.is_dir() else "does not exist"
             raise self._empty(f"its directory {self.directory} {why}")
         return found
 
-    def load(self, *, label_size: int | None = None) -> Batch:
+    def load(self, *, label_size: int | None = None, columns: int | None = None) -> Batch:
         """The whole channel as float32 features (records, columns) and labels, files in order.
 
         The format is the channel's ContentType, else each file's suffix; `.gz` is decompressed.
         The leading column of CSV, npy and bare JSON arrays is the label (TRAIN-125) unless
         ContentType says otherwise, as `text/csv;label_size=0`, or `label_size` is given; formats
-        that name their labels need neither. Raises DataError, naming file and record.
+        that name their labels need neither. `columns` is how many features a record has to have.
+        In Pipe mode it is the next pass. Raises DataError, naming file and record.
         """
-        given = label_size
-        batches: list[tuple[str, Batch]] = []
-        for path in self.files():
-            name = f"{self.name}/{path.relative_to(self.directory).as_posix()}"
-            format_, media = self._format(path, name)
-            data = _read(path, name)
-            if not data:
-                continue  # a writer's empty partition: no record, no fault
-            if given is not None and media is not None and "label_size" in media.parameters:
-                media = MediaType(media.type, media.subtype, {
-                    key: value for key, value in media.parameters.items() if key != "label_size"
-                })
-            size = 1 if given is None else given
-            batches.append((name, format_.decode(data, media, label_size=size, where=name)))
-        if not batches:
-            raise self._empty("its files are empty")
-        return _concatenate(batches)
+        records = Records(label_size, columns, Share())
+        if self.pipe is not None:
+            self._check_pipe()
+            try:
+                runs = list(self._ahead(partial(self._runs, records)))
+            except Stopped:
+                raise DataError(
+                    "CHANNEL_STOPPED",
+                    f"the job was stopped while channel {self.name!r} was being loaded",
+                    expected="the whole channel before the stop",
+                ) from None
+        else:
+            runs = list(self._runs(records, _never))
+        if not runs:
+            raise self._empty("it has no record")
+        batch = concatenate(runs)
+        self.observe(batch)
+        return batch
 
-    def _is_data(self, path: Path) -> bool:
-        relative = path.relative_to(self.directory)
-        return not (
-            any(part.startswith(".") for part in relative.parts)
-            or path.name.endswith(CHECKPOINT_IGNORED_SUFFIXES)
-            or path.name in _MARKERS
-            or relative.as_posix() == f"{self.name}-manifest"
-        ) and path.is_file()
+    def batches(
+        self,
+        size: int,
+        *,
+        epoch: int = 0,
+        label_size: int | None = None,
+        shuffle: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        columns: int | None = None,
+    ) -> Iterator[Batch]:
+        """The channel's records once, in batches of `size` (the last may be smaller, none is
+        empty), read and decoded on a thread that runs ahead, in memory that the channel's size
+        does not change.
 
-    def _format(self, path: Path, name: str) -> tuple[Format, MediaType | None]:
+        `label_size` and `columns` are as in `load`. `shuffle` is how many records a buffer holds
+        that they leave in an order drawn from `seed` and `epoch`; with 0 it is the stored one. In
+        Pipe mode each call reads the next FIFO, whatever `epoch` is.
+
+        Each record goes to one of `ranks` processes: the i-th of a small file to rank i modulo
+        ranks, of a large one about as many to each (`records.Share`). A ShardedByS3Key channel has
+        been divided by the platform already and is shared by the ranks of a host alone. A host or
+        rank for which there is none gets no batch.
+
+        Closing the iterator, or dropping it, ends the thread and closes what it reads. After a
+        stop (`run.stopping`) the iterator ends where it would have to wait for the platform: then
+        not all records have come. Raises DataError as `load`; UnsupportedError.
+        """
+        for name, value, least in (
+            ("size", size, 1), ("epoch", epoch, 0), ("shuffle", shuffle, 0), ("seed", seed, 0),
+            ("ranks", ranks, 1), ("rank", rank, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}, at least {least} is needed")
+        if rank >= ranks:
+            raise ValueError(f"rank is {rank} of {ranks}; ranks are counted from 0")
+        share = self._share(rank, ranks)
+        if self.pipe is not None:
+            self._check_pipe()
+        records = Records(label_size, columns, share)
+
+        def produce(abandoned: Callable[[], bool]) -> Iterator[Batch]:
+            runs = self._runs(records, abandoned)
+            return shuffled(runs, shuffle, [seed, epoch]) if shuffle else runs
+
+        return self._iterate(produce, size, records)
+
+    def _iterate(
+        self, produce: Callable[[Callable[[], bool]], Iterator[Batch]], size: int, records: Records
+    ) -> Iterator[Batch]:
+        ahead = self._ahead(produce)
+        first = True
+        try:
+            for batch in in_batches(ahead, size):
+                if first:
+                    first = False
+                    self.observe(batch)
+                yield batch
+        except Stopped:
+            return
+        finally:
+            ahead.close()
+        # Of few objects a host may get none (TRAIN-100).
+        if not records.seen and not (self._sharded and self.hosts > 1):
+            raise self._empty("it has no record")
+
+    def _ahead(
+        self, produce: Callable[[Callable[[], bool]], Iterator[Batch]]
+    ) -> Generator[Batch, None, None]:
+        return prefetch(
+            produce, weigh=weight, limit=PREFETCH_BYTES, stopping=self.stopping,
+            name=f"channel {self.name}",
+        )
+
+    def _runs(self, records: Records, abandoned: Callable[[], bool]) -> Iterator[Batch]:
+        for source in self._sources(abandoned):
+            yield from records.of(source)
+
+    def _sources(self, abandoned: Callable[[], bool]) -> Iterator[Source]:
+        """The channel's sources, each open while it is the present one."""
+        if self.pipe is None:
+            for path in self.files():
+                name = f"{self.name}/{path.relative_to(self.directory).as_posix()}"
+                format_, media = self._format(path, name)
+                with opened(path, name) as stream:
+                    yield Source(name, stream, format_, media)
+            return
+        format_, media = self._format(None, self.name)
+        with self.pipe.open(abandoned) as fifo:
+            buffered = io.BufferedReader(fifo, _FIFO_BUFFER_BYTES)
+            if self.config.record_wrapper == "RecordIO":
+                for name, stream in objects(buffered, fifo.name):
+                    yield Source(name, stream, format_, media)
+            else:
+                yield Source(fifo.name, buffered, format_, media)
+
+    def _format(self, path: Path | None, name: str) -> tuple[Format, MediaType | None]:
+        """By the ContentType, else by the file's suffix."""
         if self.config.content_type:
             media = parse_media_type(self.config.content_type)
             return registry.find(media), media
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        if suffixes[-1:] == [_GZIP_SUFFIX]:
+        suffixes = [] if path is None else [suffix.lower() for suffix in path.suffixes]
+        if suffixes[-1:] == [GZIP_SUFFIX]:
             suffixes.pop()
         found = registry.by_suffix(suffixes[-1]) if suffixes else None
-        if found is None:
+        if found is not None:
+            return found, None
+        if path is None:
+            what = "a Pipe has no file names"
+            known = ", ".join(each.media_types[0] for each in registry.all())
+        else:
+            what = f"the file's suffix {suffixes[-1] if suffixes else '(none)'} says nothing"
             known = "; ".join(
                 f"{', '.join(each.suffixes)} ({each.media_types[0]})" for each in registry.all()
+            ) + f", each also with {GZIP_SUFFIX}"
+        raise DataError(
+            "FORMAT_UNKNOWN", f"the channel has no ContentType and {what}", where=name,
+            expected=f"one of {known}",
+            remedy="give the channel a ContentType in InputDataConfig",
+        )
+
+    def _check_pipe(self) -> None:
+        """Refuse what cannot be read from a stream. Raises UnsupportedError, DataError."""
+        format_, media = self._format(None, self.name)
+        plain = None if media is None else without("header", media)
+        if self.config.record_wrapper == "RecordIO" or format_.boundary(b"", media) is not None:
+            return
+        why = (
+            f"records of {media} cannot be told apart in a stream"
+            if format_.boundary(b"", plain) is None
+            else "the header lines of files that follow one another in a stream look like records"
+        )
+        raise UnsupportedError(
+            "PIPE_NEEDS_RECORDIO", f"channel {self.name!r} is in Pipe mode: {why}",
+            expected="RecordWrapperType RecordIO, with which each object comes as one record"
+            " (TRAIN-120), or TrainingInputMode FastFile or File",
+            remedy="set InputMode FastFile, which streams from S3 as well, or RecordWrapperType"
+            " RecordIO, for the channel in InputDataConfig",
+        )
+
+    def _share(self, rank: int, ranks: int) -> Share:
+        """What of this host's data is for a rank of all hosts' ranks."""
+        if self.pipe is not None and ranks > self.hosts:
+            raise UnsupportedError(
+                "PIPE_RANKS", f"channel {self.name!r} is in Pipe mode, and {ranks} ranks on"
+                f" {self.hosts} host{'s' * (self.hosts > 1)} are to read it",
+                expected="one process a host: a FIFO has one reader (TRAIN-95)",
+                remedy="use FastFile, which streams from S3 as well and has many readers",
             )
-            raise DataError(
-                "FORMAT_UNKNOWN",
-                "the channel has no ContentType and the file's suffix"
-                f" {suffixes[-1] if suffixes else '(none)'} says nothing",
-                where=name, expected=f"one of {known}, each also with {_GZIP_SUFFIX}",
-                remedy="give the channel a ContentType in InputDataConfig",
+        if not self._sharded or ranks == 1 or self.hosts == 1:
+            return Share(rank, ranks)
+        if ranks % self.hosts:
+            raise UnsupportedError(
+                "RANKS_UNEVEN", f"{ranks} ranks share channel {self.name!r}, which is divided over"
+                f" {self.hosts} hosts by S3DataDistributionType ShardedByS3Key",
+                expected="as many ranks on each host",
+                remedy="use FullyReplicated, which any number of ranks can share",
             )
-        return found, None
+        local = ranks // self.hosts
+        return Share(rank % local, local)
+
+    @property
+    def _sharded(self) -> bool:
+        return self.config.distribution == "ShardedByS3Key"
 
     def _empty(self, why: str) -> DataError:
         return DataError(
@@ -126,51 +277,22 @@ class Channel:
         )
 
 
-def open_channels(layout: Layout, config: InputDataConfig) -> dict[str, Channel]:
+def open_channels(
+    layout: Layout,
+    config: InputDataConfig,
+    *,
+    hosts: int = 1,
+    stopping: Callable[[], bool] = _never,
+    observe: Callable[[Batch], None] = _nothing,
+) -> dict[str, Channel]:
     """The job's channels by name, in the order of the configuration."""
+
+    def pipe(name: str, channel: ChannelConfig) -> Pipe | None:
+        return Pipe(name, partial(layout.fifo, name)) if channel.input_mode == "Pipe" else None
+
     return {
-        name: Channel(name, channel, layout.channel(name))
+        name: Channel(
+            name, channel, layout.channel(name), pipe(name, channel), hosts, stopping, observe
+        )
         for name, channel in config.channels.items()
     }
-
-
-def _read(path: Path, name: str) -> bytes:
-    data = path.read_bytes()
-    if path.suffix.lower() != _GZIP_SUFFIX:
-        return data
-    try:
-        return gzip.decompress(data) if data else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            "BODY_MALFORMED", f"it is not a whole gzip file: {error}", where=name,
-            expected=f"a file that gzip wrote, as its suffix {_GZIP_SUFFIX} says",
-        ) from None
-
-
-def _concatenate(batches: Sequence[tuple[str, Batch]]) -> Batch:
-    import numpy as np
-
-    first_name, first = batches[0]
-    if len(batches) == 1:
-        return first
-    for name, batch in batches[1:]:
-        for what, here, there in (
-            ("features", _width(batch.features), _width(first.features)),
-            ("labels", _width(batch.labels), _width(first.labels)),
-        ):
-            if here != there:
-                raise DataError(
-                    "RECORD_WIDTH", f"has {here} {what} a record, {first_name} has {there}",
-                    where=name, expected="files of one width in a channel",
-                )
-    labels = [batch.labels for _, batch in batches if batch.labels is not None]
-    return Batch(
-        np.concatenate([batch.features for _, batch in batches]),
-        np.concatenate(labels) if labels else None,
-    )
-
-
-def _width(array: NDArray[np.float32] | None) -> int:
-    if array is None:
-        return 0
-    return 1 if array.ndim == 1 else int(array.shape[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byoa.container.channels import Channel, open_channels
@@ -24,7 +23,7 @@ class Run:
     """One training. `channels` are in the request's order; `device` is "cpu" or "cuda".
 
     `signature` is what the model reads: "features", the columns of a record, and "sample", one
-    record, taken from the first channel that is loaded. An algorithm that reads its files itself
+    record, taken from the first channel that is read. An algorithm that reads its files itself
     may set them; they go into the model's manifest, so that serving can check a request's width
     and try the model before it takes traffic.
     """
@@ -46,10 +45,10 @@ class Run:
         self.model_dir = layout.model
         self.output_dir = layout.output_data
         self.signature: dict[str, Any] = {}
-        self.channels: dict[str, Channel] = {
-            name: _Loaded(channel.name, channel.config, channel.directory, self._remember)
-            for name, channel in open_channels(layout, InputDataConfig.read(layout)).items()
-        }
+        self.channels = open_channels(
+            layout, InputDataConfig.read(layout), hosts=len(self.hosts.hosts), stopping=stopping,
+            observe=self._remember,
+        )
         host = self.hosts.current_host
         self.metrics = Metrics(
             layout.metrics, host=host, leader=self.hosts.rank == 0, end_line=end_line
@@ -84,15 +83,3 @@ class Run:
         self.signature["features"] = width
         if width <= SAMPLE_FEATURES_LIMIT:
             self.signature["sample"] = batch.features[:SAMPLE_RECORDS].tolist()
-
-
-@dataclass(frozen=True)
-class _Loaded(Channel):
-    """A channel that shows the run what it loaded."""
-
-    remember: Callable[[Batch], None]
-
-    def load(self, *, label_size: int | None = None) -> Batch:
-        batch = super().load(label_size=label_size)
-        self.remember(batch)
-        return batch

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Format",
+    "Part",
     "body_empty",
+    "byte",
+    "charset_of",
+    "charset_unknown",
     "columns",
     "label_size_of",
     "packed",
     "parameter",
     "place",
     "split_labels",
+    "sub_place",
     "to_float32",
     "to_utf8",
 ]
@@ -83,13 +88,47 @@ class Format(ABC):
         Raises AlgorithmError: PREDICTION_SHAPE, PREDICTION_NOT_ENCODABLE.
         """
 
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """How many leading bytes of `data`, a piece of concatenated files, are whole records; 0
+        where none is whole yet; None where the format's records cannot be told apart in a stream.
+
+        Bytes that no record begins with count as whole, so that `decode` names what is wrong.
+        """
+        return None
+
+
+class Part(str):
+    """The place of a part of a file: errors count the records and bytes that are before it."""
+
+    records: int
+    bytes: int
+
+    def __new__(cls, where: str, records: int = 0, bytes: int = 0) -> Part:
+        part = super().__new__(cls, where)
+        part.records, part.bytes = records, bytes
+        return part
+
 
 def place(where: str | None, record: int | None = None, column: int | None = None) -> str | None:
     """`train/part-2.csv record 3, column 7`; records and columns are counted from 1."""
+    if record is not None and isinstance(where, Part):
+        record += where.records
     spot = "" if record is None else f"record {record}"
     if column is not None:
         spot = f"{spot}, column {column}" if spot else f"column {column}"
     return " ".join(part for part in (where, spot) if part) or None
+
+
+def sub_place(where: str | None, what: str) -> str:
+    """`train/part-2.csv label of`, before a record's number."""
+    if isinstance(where, Part):
+        return Part(f"{where} {what}", where.records, where.bytes)
+    return f"{where} {what}" if where else what
+
+
+def byte(where: str | None, position: int) -> str:
+    """` (byte 17, counted from 0)`, in the whole file."""
+    return f" (byte {position + (where.bytes if isinstance(where, Part) else 0)}, counted from 0)"
 
 
 def body_empty(where: str | None, sample: str) -> DataError:
@@ -131,18 +170,32 @@ def label_size_of(media: MediaType | None, default: int) -> int:
     return int(text)
 
 
+def charset_of(media: MediaType | None) -> str:
+    """The media type's `charset` in lower case; UTF-8 where it has none."""
+    if media is None or not media.parameters:
+        return "utf-8"
+    return media.parameters.get("charset", "utf-8").lower()
+
+
 def to_utf8(data: bytes | memoryview, media: MediaType | None, where: str | None) -> bytes:
     """A text body as UTF-8 bytes without a byte order mark; `charset` is honoured.
 
     UTF-8 itself is not verified here, the parsers do that where it matters.
     """
-    charset = "utf-8"
-    if media is not None and media.parameters:
-        charset = media.parameters.get("charset", charset).lower()
+    charset = charset_of(media)
     body = data if isinstance(data, bytes) else bytes(data)
     if charset not in _UTF8_NAMES:
         body = _recode(body, charset, media, where)
     return body[3:] if body.startswith(codecs.BOM_UTF8) else body
+
+
+def charset_unknown(
+    charset: str, media: MediaType | None, where: str | None = None
+) -> UnsupportedMediaType:
+    return UnsupportedMediaType(
+        "MEDIA_TYPE_UNSUPPORTED", f"charset={charset} in Content-Type {media} is not known",
+        where=where, expected="a charset that Python knows; utf-8 is best",
+    )
 
 
 def _recode(body: bytes, charset: str, media: MediaType | None, where: str | None) -> bytes:
@@ -152,13 +205,13 @@ def _recode(body: bytes, charset: str, media: MediaType | None, where: str | Non
             raise LookupError(charset)
         return body.decode(charset).encode("utf-8")
     except LookupError:
-        raise UnsupportedMediaType(
-            "MEDIA_TYPE_UNSUPPORTED", f"charset={charset} in Content-Type {media} is not known",
-            where=where, expected="a charset that Python knows; utf-8 is best",
-        ) from None
+        raise charset_unknown(charset, media, where) from None
     except UnicodeError as error:
+        why = str(error)
+        if isinstance(error, UnicodeDecodeError):
+            why = f"{body[error.start]:#04x}, {error.reason}{byte(where, error.start)}"
         raise DataError(
-            "BODY_MALFORMED", f"the text is not {charset}: {error}", where=where,
+            "BODY_MALFORMED", f"the text is not {charset}: {why}", where=where,
             expected="a body in the charset that its Content-Type names",
         ) from None
 

@@ -28,6 +28,7 @@ from byoa.container.formats.base import (
     packed,
     place,
     split_labels,
+    sub_place,
     to_float32,
     to_utf8,
 )
@@ -175,7 +176,7 @@ def _labels(labels: list[Any], where: str | None) -> NDArray[np.float32]:
         else _values(label, "label", place(where, number))
         for number, label in enumerate(labels, 1)
     ]
-    matrix = _matrix(rows, f"{where} label of" if where else "label of")
+    matrix = _matrix(rows, sub_place(where, "label of"))
     return matrix[:, 0].copy() if matrix.shape[1] == 1 else matrix
 
 

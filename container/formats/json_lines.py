@@ -11,6 +11,7 @@ from byoa.container.errors import DataError
 from byoa.container.formats.base import Batch, Format, body_empty, label_size_of, place, to_utf8
 from byoa.container.formats.json_document import answers, assemble
 from byoa.container.formats.json_text import dumps, loads
+from byoa.container.formats.lines import whole_lines
 from byoa.container.media_types import MediaType
 
 __all__ = ["FORMAT"]
@@ -50,6 +51,10 @@ class _JsonLines(Format):
                     where=place(where, number), expected=f"one record a line, as {self.sample}",
                 ) from None
         return assemble(records, label_size_of(media, label_size), where)
+
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """Behind the last line."""
+        return whole_lines(data, media)
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """One JSON value a line: an object for columns, otherwise the prediction itself."""

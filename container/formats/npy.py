@@ -10,21 +10,26 @@ import ast
 import math
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from byoa.container.errors import DataError
 from byoa.container.formats import predictions as shapes
 from byoa.container.formats.base import (
     Batch,
     Format,
+    Part,
     body_empty,
+    byte,
+    columns,
     label_size_of,
+    place,
     split_labels,
     to_float32,
 )
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["FORMAT"]
@@ -50,32 +55,29 @@ class _Npy(Format):
         label_size: int = 0,
         where: str | None = None,
     ) -> Batch:
-        """An array (records, columns); one dimension is one record."""
-        import numpy as np
-
+        """An array (records, columns), or several of one width one after the other, as
+        concatenated files are; an array of one dimension is one record."""
         if not len(data):
             raise body_empty(where, self.sample)
-        descr, fortran, shape, start = _header(data, where)
-        dtype = np.dtype(descr)
-        size = math.prod(shape) * dtype.itemsize
-        if len(data) - start != size:
-            raise _malformed(
-                f"{len(data) - start} bytes follow the header; {descr} of shape {shape} has {size}",
-                where,
-            )
-        if len(shape) not in (1, 2) or shape[-1] == 0:
-            raise DataError(
-                "RECORD_WIDTH", f"the array has shape {shape}", where=where,
-                expected="an array (records, columns), or (columns,) for one record",
-            )
-        if shape[0] == 0:
-            raise body_empty(where, self.sample)
-        array = np.frombuffer(data, dtype=dtype, offset=start)
-        if len(shape) == 1:
-            matrix = to_float32(array.reshape(1, -1))
-        else:
-            matrix = to_float32(array.reshape(shape, order="F" if fortran else "C"))
+        matrix, end = _matrix(data, 0, where)
+        if end < len(data):
+            matrix = _with_others(matrix, data, end, where)
         return split_labels(matrix, label_size_of(media, label_size), where)
+
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """Behind the last whole array."""
+        end = 0
+        try:
+            while end < len(data):
+                if _header_end(data, end, None) is None:
+                    break
+                array = _header(data, end, None)
+                if array.end > len(data):
+                    break
+                end = array.end
+        except DataError:
+            return len(data)
+        return end
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """The array as it is; several columns are flattened side by side into one (n, k)."""
@@ -90,22 +92,88 @@ class _Npy(Format):
 FORMAT = _Npy()
 
 
-def _header(data: bytes | memoryview, where: str | None) -> tuple[str, bool, tuple[int, ...], int]:
-    """dtype, Fortran order, shape, and where the array's bytes begin."""
-    head = bytes(data[:12])
-    if head[:6] != _MAGIC or len(head) < 12:
-        raise _malformed("it does not begin as a .npy file does", where)
+class _Header(NamedTuple):
+    """What a header says, and where the array's bytes begin and end."""
+
+    descr: str
+    fortran: bool
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def _matrix(
+    data: bytes | memoryview, position: int, where: str | None
+) -> tuple[NDArray[np.float32], int]:
+    """The array that begins at `position`, as records, and where it ends."""
+    import numpy as np
+
+    descr, fortran, shape, start, end = _header(data, position, where)
+    if end > len(data):
+        raise _malformed(
+            f"{len(data) - start} bytes follow the header; {descr} of shape {shape} has"
+            f" {end - start}", position, where,
+        )
+    if len(shape) not in (1, 2) or shape[-1] == 0:
+        raise DataError(
+            "RECORD_WIDTH", f"the array has shape {shape}", where=where,
+            expected="an array (records, columns), or (columns,) for one record",
+        )
+    if shape[0] == 0:
+        raise body_empty(where, _Npy.sample)
+    array = np.frombuffer(data, descr, math.prod(shape), start)
+    shape = shape if len(shape) == 2 else (1, shape[0])
+    return to_float32(array.reshape(shape, order="F" if fortran else "C")), end
+
+
+def _with_others(
+    first: NDArray[np.float32], data: bytes | memoryview, end: int, where: str | None
+) -> NDArray[np.float32]:
+    """The arrays that follow the first one, below it."""
+    import numpy as np
+
+    matrices = [first]
+    records = len(first)
+    while end < len(data):
+        matrix, end = _matrix(data, end, where)
+        if matrix.shape[1] != first.shape[1]:
+            raise DataError(
+                "RECORD_WIDTH", f"has {columns(matrix.shape[1])}, expected {first.shape[1]}",
+                where=place(where, records + 1), expected="as many columns as record 1 has",
+            )
+        matrices.append(matrix)
+        records += len(matrix)
+    return np.concatenate(matrices)
+
+
+def _header_end(data: bytes | memoryview, position: int, where: str | None) -> int | None:
+    """Where the header that begins at `position` ends; None if the data ends before."""
+    head = bytes(data[position:position + 12])
+    if not head.startswith(_MAGIC[:len(head)]):
+        raise _malformed("it does not begin as a .npy file does", position, where)
+    if len(head) < 12:
+        return None
     if head[6] not in (1, 2, 3):
-        raise _malformed(f"its .npy version {head[6]}.{head[7]} is not known", where)
+        raise _malformed(f"its .npy version {head[6]}.{head[7]} is not known", position, where)
     length_bytes = 2 if head[6] == 1 else 4
-    start = 8 + length_bytes
-    end = start + int.from_bytes(head[8:start], "little")
-    if end - start > _HEADER_LIMIT or end > len(data):
-        raise _malformed("its header is cut off or longer than any numeric array's", where)
+    length = int.from_bytes(head[8:8 + length_bytes], "little")
+    if length > _HEADER_LIMIT:
+        raise _malformed("its header is longer than any numeric array's", position, where)
+    end = position + 8 + length_bytes + length
+    return end if end <= len(data) else None
+
+
+def _header(data: bytes | memoryview, position: int, where: str | None) -> _Header:
+    end = _header_end(data, position, where)
+    if end is None:
+        raise _malformed("its header is cut off", position, where)
+    start = position + (10 if data[position + 6] == 1 else 12)
     try:
         descr, fortran, shape = _read_header(bytes(data[start:end]))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise _malformed("its header is no dict of descr, fortran_order and shape", where) from None
+        raise _malformed(
+            "its header is no dict of descr, fortran_order and shape", position, where
+        ) from None
     if not _NUMERIC.fullmatch(descr):
         what = "an array of Python objects, which is a pickle and is never loaded"
         raise DataError(
@@ -113,7 +181,7 @@ def _header(data: bytes | memoryview, where: str | None) -> tuple[str, bool, tup
             expected="an array of integers, floats or booleans",
             remedy="convert it before saving: array.astype(numpy.float32)",
         )
-    return descr, fortran, shape, end
+    return _Header(descr, fortran, shape, end, end + math.prod(shape) * int(descr[-1]))
 
 
 @lru_cache(maxsize=128)
@@ -157,5 +225,6 @@ def _array(column: NDArray[Any] | list[Any]) -> NDArray[Any]:
     return array
 
 
-def _malformed(message: str, where: str | None) -> DataError:
-    return DataError("BODY_MALFORMED", message, where=where, expected=_EXPECTED)
+def _malformed(message: str, position: int, where: str | None) -> DataError:
+    spot = byte(where, position) if position or isinstance(where, Part) else ""
+    return DataError("BODY_MALFORMED", message + spot, where=where, expected=_EXPECTED)

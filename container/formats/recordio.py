@@ -6,11 +6,12 @@ import struct
 from collections.abc import Iterator
 
 from byoa.container.errors import DataError
-from byoa.container.formats.base import place
+from byoa.container.formats.base import byte, place
 
-__all__ = ["HEADER_BYTES", "MAGIC", "frame", "frame_length", "payloads"]
+__all__ = ["HEADER_BYTES", "MAGIC", "frame", "frame_length", "payloads", "whole_frames"]
 
-MAGIC = struct.pack("<I", 0xCED7230A)
+_MAGIC_NUMBER = 0xCED7230A
+MAGIC = struct.pack("<I", _MAGIC_NUMBER)
 HEADER_BYTES = 8
 _HEADER = struct.Struct("<II")
 _LENGTH_BITS = 29
@@ -52,7 +53,7 @@ def payloads(data: bytes | memoryview, where: str | None = None) -> Iterator[byt
         if end_of_header > len(data):
             raise _malformed("the frame's header is cut off", position, record, where)
         magic, word = _HEADER.unpack_from(data, position)
-        if magic != 0xCED7230A:
+        if magic != _MAGIC_NUMBER:
             raise _malformed("no RecordIO frame begins here", position, record, where)
         flag, length = word >> _LENGTH_BITS, word & (_LENGTH_LIMIT - 1)
         end = end_of_header + length
@@ -73,9 +74,40 @@ def payloads(data: bytes | memoryview, where: str | None = None) -> Iterator[byt
         raise _malformed("the last part of the record is missing", position, record, where)
 
 
+def whole_frames(data: bytes | memoryview) -> int:
+    """The bytes of the leading records that are whole, all parts of each; 0 where none is.
+
+    Where no frame begins, all bytes count as whole: `payloads` says what is wrong with them.
+    """
+    end = position = _equal_frames(data)
+    while position + HEADER_BYTES <= len(data):
+        magic, word = _HEADER.unpack_from(data, position)
+        if magic != _MAGIC_NUMBER:
+            return len(data)
+        flag, length = word >> _LENGTH_BITS, word & (_LENGTH_LIMIT - 1)
+        position += HEADER_BYTES + length + -length % 4
+        if position > len(data):
+            break
+        if flag not in (_FIRST, _MIDDLE):
+            end = position
+    return end
+
+
+def _equal_frames(data: bytes | memoryview) -> int:
+    """The bytes of the leading frames that are as long as the first, what dense records are."""
+    length = frame_length(data)
+    if length is None or length > len(data):
+        return 0
+    import numpy as np
+
+    frames = np.frombuffer(data, np.uint8, len(data) // length * length).reshape(-1, length)
+    unlike = (frames[:, :HEADER_BYTES] != frames[0, :HEADER_BYTES]).any(axis=1)
+    return (int(unlike.argmax()) if unlike.any() else len(frames)) * length
+
+
 def _malformed(message: str, position: int, record: int, where: str | None) -> DataError:
     return DataError(
-        "BODY_MALFORMED", f"{message} (byte {position}, counted from 0)",
+        "BODY_MALFORMED", message + byte(where, position),
         where=place(where, record),
         expected="RecordIO frames: bytes 0A 23 D7 CE, length, payload, padding to 4 bytes",
     )

@@ -13,7 +13,13 @@ from byoa.container.errors import DataError
 from byoa.container.formats import predictions as shapes
 from byoa.container.formats.base import Batch, Format, body_empty, place, to_float32
 from byoa.container.formats.protobuf import Malformed, Record, Tensor, read_record, write_record
-from byoa.container.formats.recordio import HEADER_BYTES, frame, frame_length, payloads
+from byoa.container.formats.recordio import (
+    HEADER_BYTES,
+    frame,
+    frame_length,
+    payloads,
+    whole_frames,
+)
 from byoa.container.formats.sparse import Sparse, sparse, stack
 from byoa.container.media_types import MediaType
 
@@ -44,6 +50,10 @@ class _RecordIoProtobuf(Format):
         if not len(data):
             raise body_empty(where, self.sample)
         return _decode_equal(data, where) or _decode_each(data, where)
+
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """Behind the last whole frame, or the last part of a record in several."""
+        return whole_frames(data)
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """One frame a record: a label map with a tensor for each column, or one called "values"."""

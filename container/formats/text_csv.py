@@ -29,6 +29,7 @@ from byoa.container.formats.base import (
     to_utf8,
 )
 from byoa.container.formats.json_text import number_texts, quick
+from byoa.container.formats.lines import whole_lines
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
@@ -75,6 +76,12 @@ class _Csv(Format):
         else:
             matrix = _decode(body, where)
         return split_labels(matrix, label_size_of(media, label_size), where)
+
+    def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
+        """Behind the last line. With headers None: those of later files look like records."""
+        if parameter(media, "header", _HEADER, "absent") == "present":
+            return None
+        return whole_lines(data, media, quotes=True)
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """One line a record, columns in order and flattened; `header=present` names them."""
@@ -202,9 +209,10 @@ def _rows(body: bytes, where: str | None) -> Iterator[tuple[int, list[str]]]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
         raise DataError(
-            "BODY_MALFORMED", f"the text is not UTF-8: {error}", where=where,
-            expected="UTF-8, or the charset named in the content type",
+            "BODY_MALFORMED", f"is not UTF-8: {body[error.start]:#04x}, {error.reason}",
+            where=place(where, line), expected="UTF-8, or the charset named in the content type",
         ) from None
     record = 0
     try:

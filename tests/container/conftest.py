@@ -1,13 +1,18 @@
-"""A golden /opt/ml in a temporary directory, and the real entrypoint run on it."""
+"""A golden /opt/ml in a temporary directory, the real entrypoint run on it, and channels in it."""
 
+import contextlib
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from byoa.container.channels import open_channels
 from byoa.container.contract import (
     ChannelConfig,
     CheckpointConfig,
@@ -95,3 +100,106 @@ class Tree:
 @pytest.fixture
 def tree(tmp_path):
     return Tree(tmp_path / "ml")
+
+
+class Channels:
+    """Makes a channel `train`, of files or of what FIFOs give."""
+
+    def __init__(self, root):
+        self.layout = Layout(root)
+        self.layout.data.mkdir(parents=True, exist_ok=True)
+
+    def files(self, files, content_type=None, *, job=None, **config):
+        """A channel with the given files, and ContentType if there is one."""
+        directory = self.layout.channel("train")
+        directory.mkdir(exist_ok=True)
+        for name, data in files.items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return self._open(ChannelConfig(content_type=content_type, **config), job or {})
+
+    def pipe(self, content_type=None, *, job=None, **config):
+        config = ChannelConfig(content_type=content_type, input_mode="Pipe", **config)
+        return self._open(config, job or {})
+
+    def _open(self, config, job):
+        return open_channels(self.layout, InputDataConfig({"train": config}), **job)["train"]
+
+
+@pytest.fixture
+def channels(tmp_path):
+    return Channels(tmp_path / "ml")
+
+
+class Platform:
+    """Writes a Pipe channel's FIFOs as the service does: each is made when the last is done."""
+
+    def __init__(self, layout, contents, *, pause=0.0, chunk=1 << 16, delay=0.0):
+        self.layout = layout
+        self.contents = contents
+        self.pause = pause  # between two chunks
+        self.chunk = chunk
+        self.delay = delay  # before a FIFO is made
+        self.opened = []
+        self.ends = []  # for each FIFO "written", or "closed" where its reader left early
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *failure):
+        self.over.set()
+        self.thread.join(LIMIT)
+        assert not self.thread.is_alive()
+
+    def wait(self, count):
+        """Until `count` FIFOs are done with."""
+        until = time.monotonic() + LIMIT
+        while len(self.ends) < count and time.monotonic() < until:
+            time.sleep(0.005)
+        return self.ends
+
+    def _run(self):
+        for epoch, content in enumerate(self.contents):
+            self.over.wait(self.delay)
+            path = self.layout.fifo("train", epoch)
+            os.mkfifo(path)
+            descriptor = self._reader(path)
+            if descriptor is None:
+                return
+            self.opened.append(epoch)
+            try:
+                for start in range(0, len(content), self.chunk):
+                    self._write(descriptor, content[start:start + self.chunk])
+                    if self.pause and self.over.wait(self.pause):
+                        break
+                self.ends.append("written")
+            except BrokenPipeError:
+                self.ends.append("closed")
+            finally:
+                os.close(descriptor)
+
+    def _reader(self, path):
+        """The FIFO's write end once it has a reader; None when the test is over."""
+        while not self.over.is_set():
+            with contextlib.suppress(OSError):
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            self.over.wait(0.002)
+
+    def _write(self, descriptor, data):
+        while data and not self.over.is_set():
+            try:
+                data = data[os.write(descriptor, data):]
+            except OSError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+                self.over.wait(0.001)
+
+
+@pytest.fixture
+def platform(channels):
+    """`with platform([content of FIFO 0, …]):` writes them."""
+    return lambda contents, **options: Platform(channels.layout, contents, **options)

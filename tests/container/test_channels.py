@@ -15,21 +15,8 @@ from byoa.container.media_types import UnsupportedMediaType
 
 
 @pytest.fixture
-def channel(tmp_path):
-    """A channel `train` with the given files, and ContentType if there is one."""
-
-    def make(files, content_type=None, **config):
-        layout = Layout(tmp_path)
-        directory = layout.channel("train")
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            path = directory / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        settings = InputDataConfig({"train": ChannelConfig(content_type=content_type, **config)})
-        return open_channels(layout, settings)["train"]
-
-    return make
+def channel(channels):
+    return channels.files
 
 
 def test_channels_come_from_the_configuration_and_not_from_the_directory(tmp_path):
@@ -168,10 +155,143 @@ def test_a_channel_whose_directory_is_missing_says_so(tmp_path):
     assert caught.value.code == "CHANNEL_EMPTY"
 
 
-def test_fast_file_reads_as_file_and_pipe_is_refused(channel):
-    assert channel({"a.csv": b"1,2"}, input_mode="FastFile").load().labels.tolist() == [1]
-    pipe = channel({}, input_mode="Pipe")
-    for call in (pipe.load, pipe.files):
-        with pytest.raises(UnsupportedError) as caught:
+def test_fast_file_reads_as_file(channel):
+    fast = channel({"a.csv": b"1,2"}, input_mode="FastFile")
+    assert fast.load().labels.tolist() == [1]
+    assert [path.name for path in fast.files()] == ["a.csv"]
+    assert [batch.labels.tolist() for batch in fast.batches(1)] == [[1]]
+
+
+def test_a_pipe_has_no_files_and_says_what_has(channels):
+    with pytest.raises(UnsupportedError) as caught:
+        channels.pipe("text/csv").files()
+    assert caught.value.code == "PIPE_HAS_NO_FILES"
+    assert "FastFile" in caught.value.remedy and "batches()" in caught.value.remedy
+
+
+def rows_of(batches):
+    """Label and features of each record, as tuples, in order."""
+    rows = []
+    for features, labels in batches:
+        table = features if labels is None else np.column_stack([labels, features])
+        rows += [tuple(row) for row in table.tolist()]
+    return rows
+
+
+FILES = {
+    "b.csv": b"4,5,6\n7,8,9\n10,11,12", "a.csv.gz": gzip.compress(b"1,2,3\n"), "empty.csv": b"",
+    "c/d.csv": b"13,14,15\r\n16,17,18\r\n",
+}
+RECORDS = [(1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12), (13, 14, 15), (16, 17, 18)]
+
+
+def test_batches_have_the_size_asked_for_and_the_last_one_what_is_left(channel):
+    # TRAIN-90
+    batches = list(channel(FILES).batches(4))
+    assert [batch.features.shape for batch in batches] == [(4, 2), (2, 2)]
+    assert rows_of(batches) == rows_of([channel(FILES).load()]) == RECORDS
+    for features, labels in batches:
+        assert features.dtype == labels.dtype == np.float32
+        assert features.flags.c_contiguous and features.flags.writeable
+
+
+def test_no_batch_is_empty(channel):
+    assert [len(batch.features) for batch in channel(FILES).batches(3)] == [3, 3]
+    assert [len(batch.features) for batch in channel(FILES).batches(100)] == [6]
+
+
+def test_label_size_means_in_batches_what_it_means_in_load(channel):
+    # TRAIN-125
+    files = {"a": b"1,2,3\n"}
+    for content_type, size in (
+        ("text/csv", None), ("text/csv;label_size=0", None), ("text/csv;label_size=0", 2),
+        ("text/csv", 0),
+    ):
+        loaded = channel(files, content_type).load(label_size=size)
+        (batch,) = channel(files, content_type).batches(9, label_size=size)
+        assert rows_of([batch]) == rows_of([loaded])
+        assert (batch.labels is None) == (loaded.labels is None)
+
+
+def test_a_shuffle_depends_on_seed_and_epoch_alone(channel):
+    data = channel({"a.csv": b"".join(b"%d,0\n" % n for n in range(1000))})
+
+    def order(**options):
+        return [row[0] for row in rows_of(data.batches(7, shuffle=100, **options))]
+
+    first = order(seed=1)
+    assert sorted(first) == list(range(1000)) and first != sorted(first)
+    assert order(seed=1) == first == [row[0] for row in rows_of(
+        data.batches(64, shuffle=100, seed=1)
+    )]
+    assert order(seed=2) != first != order(seed=1, epoch=1)
+
+
+def test_small_files_are_dealt_to_ranks_record_by_record(channel):
+    data = channel(FILES)
+    shares = [rows_of(data.batches(2, rank=rank, ranks=4)) for rank in range(4)]
+    assert shares == [RECORDS[rank::4] for rank in range(4)]
+
+
+def test_a_rank_for_which_there_is_no_record_gets_no_batch(channel):
+    assert list(channel({"a.csv": b"1,2\n"}).batches(2, rank=1, ranks=2)) == []
+
+
+def test_a_sharded_channel_is_divided_among_the_ranks_of_a_host_alone(channel):
+    # TRAIN-100
+    data = channel(FILES, distribution="ShardedByS3Key", job={"hosts": 2})
+    assert rows_of(data.batches(9, rank=1, ranks=2)) == RECORDS  # the only rank of its host
+    assert rows_of(data.batches(9)) == RECORDS
+    for host in (0, 2):
+        shares = [rows_of(data.batches(9, rank=host + rank, ranks=4)) for rank in (0, 1)]
+        assert shares == [RECORDS[::2], RECORDS[1::2]]
+    with pytest.raises(UnsupportedError) as caught:
+        data.batches(9, rank=1, ranks=3)
+    assert caught.value.code == "RANKS_UNEVEN" and "FullyReplicated" in caught.value.remedy
+
+
+def test_a_host_whose_shard_has_no_object_gets_no_batch(channel):
+    # TRAIN-100
+    sharded = channel({"a.csv": b""}, distribution="ShardedByS3Key", job={"hosts": 2})
+    assert list(sharded.batches(2)) == []
+
+
+@pytest.mark.parametrize("files", [{"a.csv": b""}, {"a.csv.gz": gzip.compress(b"")}, {}])
+def test_a_channel_without_a_record_is_refused_by_batches_too(channel, files):
+    with pytest.raises(DataError) as caught:
+        list(channel(files).batches(2))
+    assert caught.value.code == "CHANNEL_EMPTY"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": 0}, {"shuffle": -1}, {"seed": -1}, {"epoch": -1}, {"rank": -1},
+              {"ranks": 0}, {"rank": 2, "ranks": 2}],
+)
+def test_arguments_out_of_range_are_refused_at_the_call(channel, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        channel(FILES).batches(**{"size": 1, **wrong})
+
+
+def test_columns_that_the_algorithm_asks_for_are_checked(channel):
+    data = channel(FILES)
+    assert rows_of(data.batches(9, columns=2)) == rows_of([data.load(columns=2)]) == RECORDS
+    for call in (lambda: list(data.batches(9, columns=3)), lambda: data.load(columns=3)):
+        with pytest.raises(DataError, match="3 columns, as the algorithm asks for") as caught:
             call()
-        assert "FastFile" in caught.value.remedy
+        assert (caught.value.code, caught.value.where) == ("RECORD_WIDTH", "train/a.csv.gz")
+
+
+def test_a_file_that_cannot_be_read_is_named(channel):
+    data = channel({"a.csv": b"1,2\n"})
+    (data.directory / "b.csv").symlink_to("/proc/self/mem")  # opens, but does not read
+    with pytest.raises(DataError) as caught:
+        data.load()
+    assert (caught.value.code, caught.value.where) == ("FILE_UNREADABLE", "train/b.csv")
+
+
+def test_the_first_batch_of_each_pass_is_observed(channel):
+    seen = []
+    data = channel(FILES, job={"observe": lambda batch: seen.append(batch.features.tolist())})
+    list(data.batches(2))
+    data.load()
+    assert [len(features) for features in seen] == [2, 6]

@@ -82,7 +82,7 @@ def test_a_number_beyond_float32_is_infinite_without_a_warning(decode):
         (b'"1","2"\n\n"3","4"', "RECORD_WIDTH", "record 2", "the line is empty"),
         (b'1,"2\n3,4', "BODY_MALFORMED", "record 1", "quotes"),
         (b'"1"2,3', "BODY_MALFORMED", "record 1", "quotes"),
-        (b'"\xff",1', "BODY_MALFORMED", None, "UTF-8"),
+        (b'1,2\n"\xff",1', "BODY_MALFORMED", "record 2", "UTF-8"),
         (b"", "BODY_EMPTY", None, "no record"),
         (b"\r\n\n", "BODY_EMPTY", None, "no record"),
     ],
