@@ -5,6 +5,7 @@
     ├── HyperparameterError    a hyperparameter is unknown, ill-typed or out of range
     ├── DataError              a channel, record or column that does not decode or fit
     ├── AlgorithmError         the algorithm or model cannot be found, loaded or saved
+    ├── PeerError              another host of the job has ended, or does not come
     └── UnsupportedError       asked for something that byoa does not run
 
 `failure_report` renders any exception for /opt/ml/output/failure: cause and the user's line first,
@@ -79,6 +80,10 @@ class DataError(ByoaError):
 
 class AlgorithmError(ByoaError):
     """The algorithm or its model cannot be found, loaded or saved."""
+
+
+class PeerError(ByoaError):
+    """Another host of the job has ended, or does not come: this one cannot go on alone."""
 
 
 class UnsupportedError(ByoaError):

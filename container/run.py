@@ -11,6 +11,7 @@ from byoa.container.contract import CheckpointConfig, InputDataConfig, Layout, R
 from byoa.container.errors import DataError
 from byoa.container.hardware import Hardware, measure
 from byoa.container.metrics import Metrics
+from byoa.container.peers import of_job
 
 if TYPE_CHECKING:
     from byoa.container.formats.base import Batch
@@ -42,6 +43,7 @@ class Run:
         self.hardware = hardware or measure()
         self.device = self.hardware.device
         self.hosts = ResourceConfig.read(layout)
+        self.peers = of_job(self.hosts, stopping=stopping)
         self.model_dir = layout.model
         self.output_dir = layout.output_data
         self.signature: dict[str, Any] = {}
