@@ -55,11 +55,10 @@ class Prepared(NamedTuple):
 
 def initial_state(values: Any, run: Run, sample: Batch, earlier: Any) -> State:
     """The state before the first batch, from the first records."""
-    labels = require_labels(values, sample.labels, Origin("train"))
     features = sample.features[: values.num_point_for_scaler]
-    labels = labels[: values.num_point_for_scaler]
     width = features.shape[1]
     settings = resolve(values, width, "validation" in run.channels)
+    labels = require_labels(values, sample.labels, Origin("train"))[: len(features)]
     mean, deviation = _moments(features)
     normalize = values.normalize_data in (True, "auto")
     unbias = values.use_bias if values.unbias_data == "auto" else values.unbias_data

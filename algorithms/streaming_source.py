@@ -16,7 +16,6 @@ from byoa.container.hardware import Hardware, size
 from byoa.container.run import Run
 
 _KEPT_SHARE = 0.4  # of the memory, for all channels that are kept
-_SHARDED = "ShardedByS3Key"
 _PIPE = "Pipe"
 
 
@@ -27,6 +26,7 @@ class Source:
         self.channel = channel
         self._algorithm = algorithm
         self._peers = run.peers
+        self._stopping = lambda: run.stopping
         self._first: Iterator[Batch] | None = None  # the pass that `sample` has opened
         self._width: int | None = None
         # A pipe is for data beyond the memory: nothing of it is kept.
@@ -34,8 +34,9 @@ class Source:
         self._whole = False  # whether all batches are kept
         self._room = int(_KEPT_SHARE * _memory(run.hardware, run.device))
 
-    def sample(self, records: int) -> Batch:
-        """At least the first `records` of the first pass, or all; the pass still begins there."""
+    def sample(self, records: int) -> Batch | None:
+        """At least the first `records` of the first pass, or all; the pass still begins there.
+        None where a stop came before the first one."""
         opened = self._read(0)
         taken: list[Batch] = []
         while sum(len(batch.features) for batch in taken) < records:
@@ -43,6 +44,8 @@ class Source:
             if batch is None:
                 break
             taken.append(batch)
+        if not taken and self._stopping():
+            return None
         if not taken:
             raise DataError(
                 "CHANNEL_EMPTY", f"channel {self.channel.name!r} has no record for this host",
@@ -99,13 +102,12 @@ class Source:
         return self._algorithm.prepare(state, batch, origin)
 
     def _read(self, epoch: int) -> Iterator[Batch]:
-        own = self._peers.size == 1 or self.channel.config.distribution == _SHARDED
         return self.channel.batches(
             self._algorithm.batch_size,
             epoch=epoch,
             label_size=self._algorithm.label_size,
-            rank=0 if own else self._peers.rank,
-            ranks=1 if own else self._peers.size,
+            rank=self._peers.rank,
+            ranks=self._peers.size,
         )
 
 

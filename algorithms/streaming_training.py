@@ -15,7 +15,7 @@ from byoa.algorithms.earlier_model import load_earlier
 from byoa.algorithms.streaming import MODEL, StreamingAlgorithm
 from byoa.algorithms.streaming_source import Source
 from byoa.container.errors import AlgorithmError
-from byoa.container.run import SAMPLE_FEATURES_LIMIT, SAMPLE_RECORDS, Run
+from byoa.container.run import Run
 
 TRAIN, VALIDATION, TEST, EARLIER = "train", "validation", "test", "model"
 _CHECKPOINT_SECONDS = 60.0  # between checkpoints inside of a pass
@@ -52,7 +52,7 @@ class Training:
         self.saved_at = time.monotonic()
 
     def train(self) -> None:
-        stopped = self._passes()
+        stopped = self._passes() if self.state else True
         if self.progress.updates == 0:
             return  # stopped before it has seen a record: there is no model
         if not stopped and VALIDATION not in self.sources and self.algorithm.measures_train:
@@ -95,6 +95,7 @@ class Training:
             progress.updates += 1
             if time.monotonic() - self.saved_at > _CHECKPOINT_SECONDS:
                 self._save_inside()
+        stopped = stopped or self.run.stopping  # then a pipe ends where it would have to wait
         if stopped:
             self._save_inside()
         return self._merge(stopped)
@@ -132,18 +133,14 @@ class Training:
     # --- the first state ----------------------------------------------------------------------
 
     def _initial(self) -> State:
+        """Empty where a stop came before the first record."""
         state: State = {}
         if self.peers.rank == 0:
             sample = self.sources[TRAIN].sample(self.algorithm.sample_size)
-            if not self.run.signature:
-                width = sample.features.shape[1]
-                self.run.signature["features"] = width
-                if width <= SAMPLE_FEATURES_LIMIT:
-                    self.run.signature["sample"] = sample.features[:SAMPLE_RECORDS].tolist()
-            earlier = None
-            if EARLIER in self.run.channels:
-                earlier = load_earlier(self.algorithm, self.run)
-            state = self.algorithm.init(sample, earlier)
+            if sample is not None:
+                kept = EARLIER in self.run.channels
+                earlier = load_earlier(self.algorithm, self.run) if kept else None
+                state = self.algorithm.init(sample, earlier)
         return self._shared(state)
 
     def _shared(self, state: State) -> State:
