@@ -61,7 +61,9 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
     error = refused("mpl-clasifier")
     assert error.code == "ALGORITHM_UNKNOWN"
     assert "did you mean 'mlp-classifier'?" in error.message
-    assert error.expected == "one of linear-learner, mlp-classifier, nearest-centroid, or module:Class of your own"
+    assert error.expected == (
+        "one of linear-learner, mlp-classifier, nearest-centroid, or module:Class of your own"
+    )
     assert "did you mean" not in refused("xyz").message
 
 
