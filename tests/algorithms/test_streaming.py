@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from byoa.algorithms import StreamingAlgorithm, array_state, param, streaming_source
+from byoa.algorithms.registry import find
 from byoa.algorithms.streaming import MODEL
 from byoa.container.checkpoints import Checkpoints
 from byoa.container.contract import ChannelConfig, InputDataConfig, ResourceConfig
@@ -140,6 +141,26 @@ def test_a_pipe_gives_the_same_model_as_files(job: Callable[..., Any], digits: A
     pipe = job(Drift, "pipe").channels(train=digits.train).piped("train")
     pipe.train()
     assert same(model(pipe), model(files))
+
+
+def test_the_readme_s_example_trains_from_files_and_from_a_pipe(
+    job: Callable[..., Any], digits: Any, module: Callable[[str, str], str]
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")]
+    (source,) = [block for block in blocks if "class ClassMeans" in block]
+    kind = find(f"{module('class_means', source)}:ClassMeans")
+    found = []
+    for name in ("files", "pipe"):
+        trained = job(kind, name).channels(train=digits.train)
+        if name == "pipe":
+            trained.piped("train")
+        algorithm = trained.train()
+        loaded = algorithm.load(trained.layout.model, "cpu")
+        predicted = algorithm.predict(loaded, digits.test[0].astype(np.float32))
+        assert (predicted == digits.test[1]).mean() > 0.85
+        found.append(model(trained))
+    assert same(*found)
 
 
 def test_records_that_are_not_kept_are_read_anew_and_give_the_same(
