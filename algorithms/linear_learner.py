@@ -287,7 +287,7 @@ class LinearLearner(StreamingAlgorithm):
         if model.kind == "regressor":
             return {"score": outputs[:, 0]}
         if model.kind == "binary_classifier":
-            score = outputs[:, 0]
+            score: NDArray[Any] = outputs[:, 0]
             labels = (score >= np.float32(model.threshold)).astype(np.int64)
             if model.loss == "logistic":
                 score = np.exp(-np.logaddexp(np.float32(0), -score))

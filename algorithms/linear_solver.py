@@ -160,6 +160,7 @@ def _proximal(
     rate = 1 / (bound + l2)
     flat = (len(curvature), -1)
     value, ahead, momentum = at, at, 1.0
+    following: Tensor
     for _ in range(_PROXIMAL_STEPS):
         offset = ahead - at
         slope = gradient + (curvature @ offset.reshape(flat)).view_as(at) + l2 * offset

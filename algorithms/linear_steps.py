@@ -60,13 +60,16 @@ class Stepper:
         if self.optimizer == "sgd":
             if not self.momentum:
                 return gradient
-            state["first"] = self.momentum * state["first"] + gradient
-            return state["first"]
+            moving: Tensor = self.momentum * state["first"] + gradient
+            state["first"] = moving
+            return moving
         decay = self.beta_2 if self.optimizer == "adam" else _RMS_DECAY
         state["second"] = decay * state["second"] + (1 - decay) * gradient**2
         if self.optimizer == "rmsprop":
-            return gradient / (state["second"].sqrt() + _EPSILON)
+            scaled: Tensor = gradient / (state["second"].sqrt() + _EPSILON)
+            return scaled
         state["first"] = self.beta_1 * state["first"] + (1 - self.beta_1) * gradient
         first = state["first"] / (1 - self.beta_1 ** state["steps"])
         second = state["second"] / (1 - self.beta_2 ** state["steps"])
-        return first / (second.sqrt() + _EPSILON)
+        move: Tensor = first / (second.sqrt() + _EPSILON)
+        return move

@@ -117,7 +117,7 @@ class Trainer:
         )
         self._shift = state["shift"].float()
         self._inverse_scale = (1 / state["scale"]).float()
-        self._cast = (state["weights"], state["weights"].float())
+        self._cast: tuple[Tensor, Tensor] = (state["weights"], state["weights"].float())
         if run.device == "cpu":
             _plan_threads(len(state["weights"]), self.settings, values.mini_batch_size)
 
@@ -165,7 +165,7 @@ class Trainer:
             mass = share.sum(dim=0, dtype=torch.float64).expand(value.shape[1])
         else:
             mass = torch.full_like(state["mass"], len(value))
-        gradient = batch.records.T @ derivative.reshape(len(value), -1)
+        gradient: Tensor = batch.records.T @ derivative.reshape(len(value), -1)
         gradient = gradient.double().view_as(state["weights"])
         state["loss"] = state["loss"] + value.sum(dim=0, dtype=torch.float64)
         state["mass"] = state["mass"] + mass
@@ -203,9 +203,11 @@ class Trainer:
     def _shares(self, state: State, batch: Prepared) -> Tensor | None:
         """The weight of each record in each model's loss, (n, M) or (n, 1); None: all are 1."""
         if self.settings.kind == MULTICLASS and self.values.balance_multiclass_weights:
-            return state["classes"].float()[batch.targets][:, None]
+            of_class: Tensor = state["classes"].float()[batch.targets][:, None]
+            return of_class
         if self.settings.kind == BINARY and self.values.positive_example_weight_mult != 1:
-            return 1 + batch.targets[:, None] * (state["positive"].float() - 1)
+            of_label: Tensor = 1 + batch.targets[:, None] * (state["positive"].float() - 1)
+            return of_label
         return None
 
     def _blocks(self, batch: Prepared) -> Iterator[Prepared]:
@@ -331,6 +333,8 @@ class Trainer:
         """The metrics of the best model, which is chosen here by all channels but `test`."""
         from byoa.algorithms.linear_measure import choose, report
 
+        chosen: Any
+        threshold: Any
         if channel == "test":
             chosen = state.get("best_chosen", state["chosen"])
             threshold = state.get("best_threshold", state.get("threshold", 0.0))

@@ -26,7 +26,7 @@ class Source:
         self.channel = channel
         self._algorithm = algorithm
         self._peers = run.peers
-        self._stopping = lambda: run.stopping
+        self._run = run
         self._first: Iterator[Batch] | None = None  # the pass that `sample` has opened
         self._width: int | None = None
         # A pipe is for data beyond the memory: nothing of it is kept.
@@ -44,7 +44,7 @@ class Source:
             if batch is None:
                 break
             taken.append(batch)
-        if not taken and self._stopping():
+        if not taken and self._run.stopping:
             return None
         if not taken:
             raise DataError(

@@ -7,9 +7,9 @@
 Each contestant reads the files and fits; time includes both, and the time of reading alone is
 printed. scikit-learn reads CSV by pandas, or NumPy where there is no pandas, and recordio-protobuf
 by byoa's decoder, as it has none; features are normalized for all, as the algorithm's default is.
-The objective is the mean loss of all training records with the penalty asked for (mean squared error
-for regression); a contestant that ends above byoa's is marked `>`, one below it `<`. Contestants take
-turns in each round; the medians are printed, with the least and the greatest.
+The objective is the mean loss of all training records with the penalty asked for (mean squared
+error for regression); a contestant that ends above byoa's is marked `>`, one below it `<`.
+Contestants take turns in each round; the medians are printed, with the least and the greatest.
 """
 
 from __future__ import annotations
