@@ -321,6 +321,7 @@ class Model:
         single: dict[str, NDArray[np.float32]] = vars(self)["_single"]
         if not len(records):
             return np.empty((0, len(self.bias)), dtype=np.float32)
-        product: NDArray[np.float32] = (records - single["shift"]) @ single["weights"]
+        inner: Any = records - single["shift"]
+        product: NDArray[np.float32] = inner @ single["weights"]
         product += single["bias"]
         return product
