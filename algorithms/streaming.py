@@ -149,7 +149,8 @@ class StreamingAlgorithm(Algorithm):
         """After a pass, with all hosts merged."""
 
     def measure(self, state: State, batches: Iterable[Any], channel: str) -> State | None:
-        """This host's part of a measurement of `channel`; None: nothing is measured."""
+        """This host's part of a measurement of `channel`; None, then on every host: nothing is
+        measured. A stop goes through it as an exception that the next batch raises."""
         return None
 
     def score(self, state: State, parts: Sequence[State], channel: str) -> Mapping[str, float]:

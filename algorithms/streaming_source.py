@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from itertools import chain
 from typing import Any
 
@@ -15,14 +16,34 @@ from byoa.container.formats.checks import require_finite, require_width
 from byoa.container.hardware import Hardware, size
 from byoa.container.run import Run
 
-_KEPT_SHARE = 0.4  # of the memory, for all channels that are kept
+_KEPT_SHARE = 0.4  # of the memory, for all channels together
 _PIPE = "Pipe"
+
+
+class Room:
+    """The memory that a training's kept batches may take, of all its channels together."""
+
+    def __init__(self, hardware: Hardware, device: str) -> None:
+        self.bytes = int(_KEPT_SHARE * _memory(hardware, device))
+        self.left = self.bytes
+
+    def take(self, count: int) -> bool:
+        """Whether there is room for `count` bytes, which then are taken."""
+        if count > self.left:
+            return False
+        self.left -= count
+        return True
+
+    def give(self, count: int) -> None:
+        self.left += count
 
 
 class Source:
     """This host's share of one channel."""
 
-    def __init__(self, algorithm: StreamingAlgorithm, channel: Channel, run: Run) -> None:
+    def __init__(
+        self, algorithm: StreamingAlgorithm, channel: Channel, run: Run, room: Room
+    ) -> None:
         self.channel = channel
         self._algorithm = algorithm
         self._peers = run.peers
@@ -31,8 +52,9 @@ class Source:
         self._width: int | None = None
         # A pipe is for data beyond the memory: nothing of it is kept.
         self._kept: list[Any] | None = None if channel.config.input_mode == _PIPE else []
+        self._kept_bytes = 0
         self._whole = False  # whether all batches are kept
-        self._room = int(_KEPT_SHARE * _memory(run.hardware, run.device))
+        self._room = room
 
     def sample(self, records: int) -> Batch | None:
         """At least the first `records` of the first pass, or all; the pass still begins there.
@@ -60,10 +82,10 @@ class Source:
             yield from self._kept[skip:]
             return
         if self._kept is not None:
-            self._kept.clear()
+            self._drop(self._kept)
         opened = self._first if epoch == 0 and self._first is not None else self._read(epoch)
         self._first = None
-        first, kept_bytes = 1, 0
+        first = 1
         for number, batch in enumerate(opened):
             if self._kept is None and number < skip:
                 first += len(batch.features)
@@ -71,23 +93,28 @@ class Source:
             prepared = self._prepared(state, batch, Origin(self.channel.name, first))
             first += len(batch.features)
             if self._kept is not None:
-                kept_bytes += batch.features.nbytes
-                self._keep(prepared, kept_bytes)
+                # What cannot be seen into is taken to be as large as what it was made of.
+                self._keep(self._kept, prepared, max(_bytes(prepared), _bytes(batch)))
             if number >= skip:
                 yield prepared
         self._whole = self._kept is not None
 
-    def _keep(self, prepared: Any, total: int) -> None:
-        if self._kept is None:
+    def _keep(self, kept: list[Any], prepared: Any, count: int) -> None:
+        if self._room.take(count):
+            kept.append(prepared)
+            self._kept_bytes += count
             return
-        if total <= self._room:
-            self._kept.append(prepared)
-        else:
-            self._kept = None
-            print(
-                f"channel {self.channel.name}: more than {size(self._room)} of records, which are"
-                " read anew in each pass", flush=True,
-            )
+        self._drop(kept)
+        self._kept = None
+        print(
+            f"channel {self.channel.name}: all channels have more than {size(self._room.bytes)} of"
+            " prepared records; those of this one are read anew in each pass", flush=True,
+        )
+
+    def _drop(self, kept: list[Any]) -> None:
+        kept.clear()
+        self._room.give(self._kept_bytes)
+        self._kept_bytes = 0
 
     def _prepared(self, state: State, batch: Batch, origin: Origin) -> Any:
         self._width = self._width or batch.features.shape[1]
@@ -116,6 +143,17 @@ def _memory(hardware: Hardware, device: str) -> int:
     if device == "cuda" and hardware.gpus and hardware.gpus[0].memory_bytes:
         return hardware.gpus[0].memory_bytes
     return hardware.memory_bytes
+
+
+def _bytes(prepared: Any) -> int:
+    """Of the arrays and tensors in it."""
+    if isinstance(prepared, Mapping):
+        return sum(_bytes(each) for each in prepared.values())
+    if isinstance(prepared, (tuple, list)):
+        return sum(_bytes(each) for each in prepared)
+    if is_dataclass(prepared):
+        return sum(_bytes(each) for each in vars(prepared).values())
+    return int(getattr(prepared, "nbytes", 0))
 
 
 def _joined(batches: list[Batch]) -> Batch:

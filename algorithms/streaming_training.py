@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from byoa.algorithms import array_state
 from byoa.algorithms.array_state import State
 from byoa.algorithms.earlier_model import load_earlier
 from byoa.algorithms.streaming import MODEL, StreamingAlgorithm
-from byoa.algorithms.streaming_source import Source
+from byoa.algorithms.streaming_source import Room, Source
 from byoa.container.errors import AlgorithmError
 from byoa.container.run import Run
 
@@ -23,6 +23,10 @@ _STATE = "state"
 _PROGRESS = "progress.json"
 
 
+class _Stopped(Exception):
+    """Goes through an algorithm's `measure` when the job is asked to stop."""
+
+
 @dataclass
 class _Progress:
     """How far a training is; saved with each checkpoint."""
@@ -30,6 +34,7 @@ class _Progress:
     epoch: int = 0  # passes that are complete
     batch: int = 0  # batches of the next pass that are taken in
     updates: int = 0  # batches in all
+    measuring: bool = False  # `validation` is not yet measured after the last pass
     finished: bool = False  # `go_on` said that it is enough
 
 
@@ -42,8 +47,9 @@ class Training:
         self.peers = run.peers
         self.progress = _Progress()
         algorithm.run = run
+        room = Room(run.hardware, run.device)
         self.sources = {
-            name: Source(algorithm, run.channel(name), run)
+            name: Source(algorithm, run.channel(name), run, room)
             for name in (TRAIN, VALIDATION, TEST)
             if name == TRAIN or name in run.channels
         }
@@ -56,7 +62,7 @@ class Training:
         if self.progress.updates == 0:
             return  # stopped before it has seen a record: there is no model
         if not stopped and VALIDATION not in self.sources and self.algorithm.measures_train:
-            self._measure(TRAIN)
+            stopped = self._measure(TRAIN) is None
         if self.peers.rank == 0:
             array_state.write(self.run.model_dir, MODEL, self.algorithm.finalize(self.state))
         if not stopped and TEST in self.sources:
@@ -67,17 +73,23 @@ class Training:
     def _passes(self) -> bool:
         """Pass over the data until it is enough; true when asked to stop before that."""
         progress, algorithm = self.progress, self.algorithm
-        while progress.epoch < algorithm.epochs and not progress.finished:
-            if progress.batch == 0:
-                algorithm.begin(self.state, self.peers.rank == 0)
-            if self._pass():
-                print(f"stopped in pass {progress.epoch + 1}", flush=True)
+        while progress.measuring or (progress.epoch < algorithm.epochs and not progress.finished):
+            if not progress.measuring:
+                if progress.batch == 0:
+                    algorithm.begin(self.state, self.peers.rank == 0)
+                if self._pass():
+                    print(f"stopped in pass {progress.epoch + 1}", flush=True)
+                    return True
+                progress.epoch += 1
+                algorithm.epoch = progress.epoch
+                algorithm.end(self.state)
+                progress.batch = 0
+                progress.measuring = VALIDATION in self.sources
+            scores = self._measure(VALIDATION) if progress.measuring else {}
+            if scores is None:
+                self._save()
                 return True
-            progress.epoch += 1
-            algorithm.epoch = progress.epoch
-            algorithm.end(self.state)
-            progress.batch = 0
-            scores = self._measure(VALIDATION) if VALIDATION in self.sources else {}
+            progress.measuring = False
             progress.finished = not algorithm.go_on(self.state, scores)
             self._save()
         return False
@@ -115,20 +127,36 @@ class Training:
             self.algorithm.merge(self.state, self.algorithm.restore(other))
         return stopped
 
-    def _measure(self, channel: str) -> Mapping[str, float]:
-        """Measure the hosts' shares of a channel and log the metrics."""
-        batches = self.sources[channel].batches(self.state, self.progress.epoch)
-        part = self.algorithm.measure(self.state, batches, channel)
-        if part is None:
+    def _measure(self, channel: str) -> Mapping[str, float] | None:
+        """Measure the hosts' shares of a channel and log the metrics; None when asked to stop
+        before all is measured."""
+        stopped, part = False, None
+        try:
+            part = self.algorithm.measure(self.state, self._measured(channel), channel)
+        except _Stopped:
+            stopped = True
+        if part is None and not stopped:
             return {}
-        parts = [part]
+        parts = [part or {}]
         if self.peers.size > 1:
-            messages = self.peers.all_gather(array_state.pack(part))
+            messages = self.peers.all_gather(array_state.pack({**parts[0], "/stopped": stopped}))
             parts = [array_state.unpack(message) for message in messages]
+            stopped = any([part.pop("/stopped") for part in parts])
+        if stopped:
+            print(f"stopped in measuring {channel} after pass {self.progress.epoch}", flush=True)
+            return None
         scores = self.algorithm.score(self.state, parts, channel)
         for name, value in scores.items():
             self.run.metrics.log(f"{channel}:{name}", value, self.progress.epoch)
         return scores
+
+    def _measured(self, channel: str) -> Iterator[Any]:
+        for batch in self.sources[channel].batches(self.state, self.progress.epoch):
+            if self.run.stopping:
+                raise _Stopped
+            yield batch
+        if self.run.stopping:  # then a pipe may have ended before its records did
+            raise _Stopped
 
     # --- the first state ----------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import pytest
 from byoa.algorithms import StreamingAlgorithm, array_state, param, streaming_source
 from byoa.algorithms.registry import find
 from byoa.algorithms.streaming import MODEL
+from byoa.container.channels import Channel
 from byoa.container.checkpoints import Checkpoints
 from byoa.container.contract import ChannelConfig, InputDataConfig, ResourceConfig
 from byoa.container.errors import AlgorithmError, DataError
@@ -176,6 +177,58 @@ def test_records_that_are_not_kept_are_read_anew_and_give_the_same(
     assert same(model(anew), model(kept))
 
 
+def test_all_channels_together_keep_no_more_than_their_share(
+    job: Callable[..., Any], digits: Any, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Room for `train` alone: it is kept, and `validation` and `test` are read anew."""
+    reads: list[str] = []
+
+    def batches(channel: Any, *given: Any, **named: Any) -> Any:
+        reads.append(channel.name)
+        return original(channel, *given, **named)
+
+    original = Channel.batches
+    monkeypatch.setattr(Channel, "batches", batches)
+    monkeypatch.setattr(streaming_source, "_memory", lambda *given: 1_000_000)
+    part = digits.train[0][:600], digits.train[1][:600]
+    room = 600 * 65 * 4 * 1.5  # of one channel, and half
+    monkeypatch.setattr(streaming_source, "_KEPT_SHARE", room / 1_000_000)
+
+    class Measured(Drift):
+        def measure(self, state: Any, batches: Iterable[Any], channel: str) -> dict[str, Any]:
+            return {"total": sum(len(batch.features) for batch in batches)}
+
+    job(Measured).channels(train=part, validation=part, test=part).train()
+    assert (reads.count("train"), reads.count("validation"), reads.count("test")) == (1, 3, 1)
+    said = capsys.readouterr().out
+    assert "channel train" not in said
+    assert "channel validation: all channels have more than" in said
+    assert "channel test: all channels have more than" in said
+
+
+def test_what_is_kept_is_measured_as_it_is_prepared(
+    job: Callable[..., Any], digits: Any, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Room for the records, and not for three times as much that is made of them."""
+
+    class Wide(Drift):
+        def prepare(self, state: Any, batch: Any, origin: Any) -> Any:
+            return batch._replace(features=np.tile(batch.features, (1, 3)))
+
+        def update(self, state: Any, batch: Any) -> None:
+            super().update(state, batch._replace(features=batch.features[:, :64]))
+
+    records = digits.train[0].shape[0]
+    monkeypatch.setattr(streaming_source, "_memory", lambda *given: 1_000_000)
+    monkeypatch.setattr(streaming_source, "_KEPT_SHARE", records * 65 * 4 * 2 / 1_000_000)
+    job(Drift, "plain").channels(train=digits.train).train()
+    assert "read anew" not in capsys.readouterr().out
+    job(Wide, "wide").channels(train=digits.train).train()
+    assert "channel train" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("looks", [5, 13, 19, 30])
 def test_an_interrupted_training_ends_bit_for_bit_as_an_uninterrupted_one(
     job: Callable[..., Any], digits: Any, looks: int, capsys: pytest.CaptureFixture[str]
@@ -224,6 +277,68 @@ def test_a_training_that_is_stopped_before_its_first_record_saves_no_model(
     stopped = job(Drift).channels(train=digits.train)
     stopped.train(stopping=lambda: True)
     assert list(stopped.layout.model.iterdir()) == []
+
+
+@pytest.mark.parametrize("channel", ["train", "validation", "test"])
+def test_a_training_stops_within_a_batch_of_a_measurement(
+    job: Callable[..., Any], digits: Any, channel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TRAIN-151: the stop comes with the second batch, the model is saved, and the training goes
+    on from there to the end of an uninterrupted one."""
+    seen = {"batches": 0, "stop": False}
+
+    class Slow(Means):
+        def measure(self, state: Any, batches: Iterable[Any], channel: str) -> dict[str, Any]:
+            def watched() -> Iterable[Any]:
+                for batch in batches:
+                    seen["batches"] += 1
+                    seen["stop"] = stopping and channel == wanted and seen["batches"] == 2
+                    yield batch
+
+            return super().measure(state, watched(), channel)
+
+    wanted, stopping = channel, False
+    channels = {"train": digits.train, "test": digits.test}
+    if channel == "validation":
+        channels["validation"] = digits.validation
+    whole = job(Slow, "whole").channels(**channels).checkpoints()
+    whole.train(mini_batch_size=20)
+    seen["batches"], stopping = 0, True
+    if channel == "test":
+        seen["batches"] = -len(range(0, len(digits.train[0]), 20))  # `train` is measured before
+    broken = job(Slow, "broken").channels(**channels).checkpoints()
+    broken.train(mini_batch_size=20, stopping=lambda: seen["stop"])
+    assert seen["batches"] == 2
+    assert f"stopped in measuring {channel} after pass 1" in capsys.readouterr().out
+    assert broken.metrics(f"{channel}:accuracy") == []
+    assert same(model(broken), model(whole))
+    seen["stop"] = stopping = False
+    broken.train(mini_batch_size=20)
+    assert same(model(broken), model(whole))
+    assert broken.metrics(f"{channel}:accuracy") == whole.metrics(f"{channel}:accuracy")
+
+
+def test_hosts_stop_in_a_measurement_when_one_is_asked_to(
+    job: Callable[..., Any], group: Callable[[int], Any], digits: Any
+) -> None:
+    """TRAIN-151: the second host alone is asked, in the middle of the measurement."""
+    asked = [False, False]
+
+    class Slow(Means):
+        def measure(self, state: Any, batches: Iterable[Any], channel: str) -> dict[str, Any]:
+            asked[self.run.peers.rank] = self.run.peers.rank == 1
+            return super().measure(state, batches, channel)
+
+    names = ("algo-1", "algo-2")
+    pair = []
+    for name in names:
+        one = job(Slow, name).channels(train=digits.train, validation=digits.validation)
+        pair.append(one.hosts(*sorted(names, key=lambda other: other != name)))
+    group(2).each(
+        lambda rank, peers: pair[rank].train(peers=peers, stopping=lambda: asked[rank]) and None
+    )
+    assert model(pair[0])["counts"].sum() == len(digits.train[0])
+    assert pair[0].metrics("validation:accuracy") == []
 
 
 def test_go_on_ends_the_passes(job: Callable[..., Any], digits: Any) -> None:
