@@ -57,15 +57,16 @@ class LinearLearner(StreamingAlgorithm):
             doc="what the label is: a number, 0 or 1, or 0 to num_classes - 1"
         )
         num_classes: int = param(
-            1, doc="of a multiclass_classifier, 3 or more; has no meaning elsewhere", min=1,
-            max=1_000_000,
+            1, doc="of a multiclass_classifier, 3 or more", min=1, max=1_000_000
         )
         feature_dim: Literal["auto"] | int = param(
             "auto", doc="columns of a record, checked against the data", min=1
         )
         epochs: int = param(15, doc="passes over the data, at most", min=1)
         mini_batch_size: int = param(
-            1000, doc="records a step of sgd, adam and rmsprop", min=1, max=10_000_000
+            1000,
+            doc="records a step of sgd, adam and rmsprop; elsewhere a batch is a multiple of it",
+            min=1, max=10_000_000,
         )
         loss: Literal[
             "auto", "logistic", "hinge_loss", "softmax_loss", "squared_loss", "absolute_loss",
@@ -75,7 +76,8 @@ class LinearLearner(StreamingAlgorithm):
         optimizer: Literal["auto", "sgd", "adam", "rmsprop"] = param(
             "auto",
             doc="auto: a second-order method to the optimum for a smooth loss and up to 3000"
-            " features, else adam; adam, too, where a learning rate, schedule or beta is set",
+            " features, else adam; adam, too, where a learning rate, schedule or beta is set, sgd"
+            " where momentum is",
         )
         learning_rate: Literal["auto"] | float = param(
             "auto", doc="auto: 0.02 with adam, 0.1 with sgd, 0.01 with rmsprop", min=_SMALL
@@ -146,7 +148,7 @@ class LinearLearner(StreamingAlgorithm):
         )
         margin: float = param(1.0, doc="of hinge_loss", min=_SMALL)
         quantile: float = param(
-            0.5, doc="of quantile_loss: share of labels above the prediction", min=_SMALL,
+            0.5, doc="of quantile_loss: share of labels below the prediction", min=_SMALL,
             max=1 - _SMALL,
         )
         loss_insensitivity: float = param(

@@ -119,8 +119,8 @@ def _eps_absolute(shape: Shape) -> Loss:
 
 
 def _quantile(shape: Shape) -> Loss:
-    # Least where a label is above the prediction with probability `quantile`.
-    above, below = 1 - shape.quantile, shape.quantile
+    # Least where a label is below the prediction with probability `quantile`.
+    above, below = shape.quantile, 1 - shape.quantile
 
     def terms(outputs: Tensor, targets: Tensor) -> Terms:
         error = targets[:, None] - outputs

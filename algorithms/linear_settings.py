@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from byoa.algorithms import linear_losses as losses
+from byoa.algorithms.linear_options import BINARY, MULTICLASS, REGRESSOR, Resolved, without_effect
 from byoa.algorithms.linear_steps import Stepper
 from byoa.container.errors import HyperparameterError
 
-REGRESSOR, BINARY, MULTICLASS = "regressor", "binary_classifier", "multiclass_classifier"
 AUTO_MODELS = 32
 AUTO_WD, AUTO_L1 = 1e-4, 0.0
 _AUTO_RATES = {"sgd": 0.1, "adam": 0.02, "rmsprop": 0.01}
@@ -50,12 +50,18 @@ class Settings:
         return len(self.wd)
 
 
-def resolve(values: Any, features: int, validation: bool) -> Settings:
-    """Raises HyperparameterError for values that contradict each other."""
+def resolve(
+    values: Any, features: int, validation: bool, *, earlier: bool = False
+) -> Settings:
+    """`validation` and `earlier`: whether there are the channels `validation` and `model`.
+
+    Raises HyperparameterError for values that contradict each other or have no effect.
+    """
     kind = values.predictor_type
     loss = _LOSSES[kind][0] if values.loss == "auto" else values.loss
-    _check(values, kind, loss, features)
     optimizer = _optimizer(values, loss, features)
+    resolved = Resolved(loss, optimizer, optimizer == SECOND_ORDER, earlier)
+    _check(values, kind, loss, features, resolved)
     models = _models(values, validation)
     rate = _AUTO_RATES.get(optimizer, 0.0)
     rates = np.full(models, rate if values.learning_rate == "auto" else values.learning_rate)
@@ -87,7 +93,7 @@ def _or(value: Any, auto: float) -> float:
     return auto if value == "auto" else float(value)
 
 
-def _check(values: Any, kind: str, loss: str, features: int) -> None:
+def _check(values: Any, kind: str, loss: str, features: int, resolved: Resolved) -> None:
     wrong: list[str] = []
     if loss not in _LOSSES[kind]:
         wrong.append(
@@ -97,16 +103,19 @@ def _check(values: Any, kind: str, loss: str, features: int) -> None:
         wrong.append("num_classes is missing: expected an integer, 3 to 1000000")
     if values.feature_dim not in ("auto", features):
         wrong.append(f"feature_dim = {values.feature_dim}: the records have {features} features")
-    if values.momentum != "auto" and values.optimizer in ("adam", "rmsprop"):
-        wrong.append(f"momentum = {values.momentum:g} is of the optimizer sgd")
+    wrong += without_effect(values, resolved)
     if wrong:
-        raise HyperparameterError("HYPERPARAMETER_INVALID", "; ".join(wrong))
+        raise HyperparameterError(
+            "HYPERPARAMETER_INVALID", "; ".join(wrong),
+            remedy="leave out what has no effect, or set what it needs",
+        )
 
 
 def _optimizer(values: Any, loss: str, features: int) -> str:
     if values.optimizer != "auto":
         return str(values.optimizer)
     given = [name for name in _OF_STEPS if getattr(values, name) != "auto"]
+    given += [] if values.use_lr_scheduler else ["use_lr_scheduler"]
     if given:
         optimizer = "sgd" if "momentum" in given else "adam"
         why = f"{', '.join(given)} set"

@@ -57,7 +57,9 @@ def initial_state(values: Any, run: Run, sample: Batch, earlier: Any) -> State:
     """The state before the first batch, from the first records."""
     features = sample.features[: values.num_point_for_scaler]
     width = features.shape[1]
-    settings = resolve(values, width, "validation" in run.channels)
+    settings = resolve(
+        values, width, "validation" in run.channels, earlier=earlier is not None
+    )
     labels = require_labels(values, sample.labels, Origin("train"))[: len(features)]
     mean, deviation = _moments(features)
     normalize = values.normalize_data in (True, "auto")
@@ -70,7 +72,8 @@ def initial_state(values: Any, run: Run, sample: Batch, earlier: Any) -> State:
         # whether they are of normalized weights.
         profile = 1 / (deviation / scale)
         scale = deviation
-        shift = mean if values.use_bias else shift
+        # A penalty of the bias is of that of the features as they are asked for.
+        shift = mean if values.use_bias and not settings.bias_wd_mult else shift
     label_shift, label_scale = _label_moments(values, labels)
     rows = width + values.use_bias
     bias_wd = [settings.bias_wd_mult] if values.use_bias else []
@@ -352,8 +355,8 @@ class Trainer:
         state = dict(state)
         weights = state.get("best_weights")
         if weights is None:
-            if self.second_order:  # stopped in the first pass: what its part of the data say
-                self._solve(state)
+            if self.second_order and "at" not in state:
+                self._solve(state)  # stopped in the first pass: what its part of the data say
             weights = state["weights"]
         chosen = state.get("best_chosen", state.get("chosen", 0))
         best = weights[:, chosen].cpu().numpy() * state["label_scale"]

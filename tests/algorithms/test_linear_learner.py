@@ -17,6 +17,7 @@ import torch
 
 from byoa.algorithms import array_state
 from byoa.algorithms.linear_learner import LinearLearner
+from byoa.algorithms.linear_settings import resolve
 from byoa.algorithms.streaming import MODEL
 from byoa.container.contract import ChannelConfig, InputDataConfig, ResourceConfig
 from byoa.container.errors import AlgorithmError, DataError, HyperparameterError
@@ -66,6 +67,21 @@ class After:
     def __call__(self) -> bool:
         self.left -= 1
         return self.left < 0
+
+
+class StopIn:
+    """Asks to stop as soon as a function of that name is at work."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self) -> bool:
+        frame = sys._getframe()
+        while frame.f_back is not None:
+            frame = frame.f_back
+            if frame.f_code.co_name == self.name:
+                return True
+        return False
 
 
 @pytest.fixture
@@ -221,9 +237,10 @@ def test_smooth_robust_losses_reach_their_optimum(
     from scipy.optimize import minimize
 
     records, labels = diabetes
+    shape = {"huber_delta": 0.5} if loss == "huber_loss" else {"loss_insensitivity": 0.3}
     trained, _, _ = fit(
         channels={"train": diabetes}, predictor_type="regressor", loss=loss, wd=0.0, epochs=40,
-        huber_delta=0.5, loss_insensitivity=0.3, early_stopping_tolerance=1e-7,
+        early_stopping_tolerance=1e-7, **shape,
     )
     inputs = np.column_stack([standard(records), np.ones(len(labels))])
     target = (labels - labels.mean()) / labels.std()
@@ -243,7 +260,7 @@ def test_smooth_robust_losses_reach_their_optimum(
     [
         ("absolute_loss", {}, 0.5),
         ("eps_insensitive_absolute_loss", {"loss_insensitivity": 0.001}, 0.5),
-        ("quantile_loss", {"quantile": 0.2}, 0.8),  # a fifth of the labels is above
+        ("quantile_loss", {"quantile": 0.8}, 0.8),
     ],
 )
 def test_losses_with_corners_divide_the_labels_as_they_should(
@@ -265,6 +282,22 @@ def test_losses_with_corners_divide_the_labels_as_they_should(
         return float(np.maximum(quantile * error, (quantile - 1) * error).mean())
 
     assert pinball(score) <= pinball(peer.predict(standard(records))) * 1.02
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.9])
+def test_a_share_of_labels_as_large_as_the_quantile_is_below_the_prediction(
+    fit: Callable[..., Any], quantile: float
+) -> None:
+    """Of labels 0 to 999 with no feature that tells them apart, the 0.9 quantile is about 900."""
+    records = np.random.default_rng(0).normal(size=(1000, 1)).astype(np.float32)
+    labels = np.random.default_rng(1).permutation(1000)
+    _, algorithm, model = fit(
+        channels={"train": (records, labels)}, predictor_type="regressor", loss="quantile_loss",
+        quantile=quantile, epochs=100, mini_batch_size=100, wd=0.0,
+    )
+    score = algorithm.predict(model, records)["score"]
+    assert (labels < score).mean() == pytest.approx(quantile, abs=0.03)
+    assert score.mean() == pytest.approx(1000 * quantile, abs=30)
 
 
 def test_hinge_loss_finds_a_plane(fit: Callable[..., Any], cancer: Any) -> None:
@@ -435,8 +468,6 @@ def test_many_models_at_once_are_the_models_one_by_one(
 def test_num_models_is_thirty_two_where_there_is_something_to_choose_by(
     job: Callable[..., Any],
 ) -> None:
-    from byoa.algorithms.linear_settings import resolve
-
     def models(validation: bool, **values: Any) -> int:
         hyperparameters = LinearLearner.Hyperparameters(predictor_type="regressor", **values)
         return resolve(hyperparameters, 5, validation).models
@@ -595,6 +626,25 @@ def test_a_training_that_is_stopped_in_its_first_pass_says_what_that_part_says(
 
 
 @pytest.mark.parametrize("method", SETTINGS)
+def test_a_training_that_is_stopped_in_its_first_measurement_saves_a_model(
+    job: Callable[..., Any], rare: Any, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TRAIN-151"""
+    stopped = job(LinearLearner).channels(**rare)
+    look = StopIn("measure")
+    algorithm = stopped.train(
+        predictor_type="binary_classifier", stopping=look, **SETTINGS[method]
+    )
+    assert "stopped in measuring validation after pass 1" in capsys.readouterr().out
+    model = algorithm.load(stopped.layout.model, "cpu")
+    records, labels = rare["validation"]
+    if method == "second-order":
+        assert (algorithm.predict(model, records)["predicted_label"] == labels).mean() > 0.9
+    assert np.isfinite(model.weights).all()
+    assert stopped.metrics("validation:objective_loss") == []
+
+
+@pytest.mark.parametrize("method", SETTINGS)
 def test_a_pipe_gives_the_model_that_files_give(
     job: Callable[..., Any], rare: Any, method: str
 ) -> None:
@@ -701,6 +751,101 @@ def test_settings_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(HyperparameterError, match=said):
         fit(channels=rare, **values)
+
+
+WITHOUT_EFFECT: list[tuple[str, str, Any, str]] = [
+    # A hyperparameter, what it is given with, its value, and what it would need.
+    ("num_classes", "regressor", 4, "predictor_type=multiclass_classifier"),
+    ("num_classes", "binary_classifier", 4, "predictor_type=multiclass_classifier"),
+    ("accuracy_top_k", "binary_classifier", 2, "predictor_type=multiclass_classifier"),
+    ("balance_multiclass_weights", "binary_classifier", True, "predictor_type=multiclass_cl"),
+    ("positive_example_weight_mult", "regressor", 2.0, "predictor_type=binary_classifier"),
+    ("positive_example_weight_mult", "regressor", "auto", "predictor_type=binary_classifier"),
+    ("binary_classifier_model_selection_criteria", "regressor", "f_beta", "predictor_type=binary"),
+    ("num_calibration_samples", "regressor", 10, "predictor_type=binary_classifier"),
+    ("f_beta", "regressor", 2.0, "predictor_type=binary_classifier or multiclass_classifier"),
+    ("target_recall", "binary_classifier", 0.5, "precision_at_target_recall"),
+    ("target_precision", "binary_classifier", 0.5, "recall_at_target_precision"),
+    ("margin", "binary_classifier", 2.0, "loss=hinge_loss"),
+    ("quantile", "regressor", 0.9, "loss=quantile_loss"),
+    ("loss_insensitivity", "regressor", 0.1, "loss=eps_insensitive_squared_loss or eps_ins"),
+    ("huber_delta", "regressor", 2.0, "loss=huber_loss"),
+    ("momentum", "regressor optimizer=rmsprop", 0.9, "optimizer=sgd"),
+    ("beta_1", "regressor optimizer=sgd", 0.8, "optimizer=adam"),
+    ("beta_2", "regressor momentum=0.5", 0.8, "optimizer=adam"),
+    ("lr_scheduler_step", "regressor use_lr_scheduler=false", 5, "use_lr_scheduler=true"),
+    ("lr_scheduler_factor", "regressor use_lr_scheduler=false", 0.5, "use_lr_scheduler=true"),
+    ("lr_scheduler_minimum_lr", "regressor use_lr_scheduler=false", 0.1, "use_lr_scheduler=true"),
+    ("normalize_label", "binary_classifier", True, "predictor_type=regressor"),
+    ("unbias_label", "binary_classifier", True, "predictor_type=regressor"),
+    ("unbias_label", "regressor", False, "normalize_label=false"),
+    ("unbias_data", "regressor", False, "normalize_data=false"),
+    (
+        "num_point_for_scaler",
+        "binary_classifier optimizer=sgd normalize_data=false unbias_data=false", 50,
+        "something to be normalized",
+    ),
+    ("init_bias", "regressor use_bias=false", 1.0, "use_bias=true"),
+    ("bias_lr_mult", "regressor use_bias=false", 2.0, "use_bias=true"),
+    ("bias_wd_mult", "regressor use_bias=false", 2.0, "use_bias=true"),
+    ("init_scale", "regressor init_method=normal", 1.0, "init_method=uniform"),
+    ("init_sigma", "regressor", 1.0, "init_method=normal"),
+]
+
+
+@pytest.mark.parametrize(("name", "beside", "value", "needs"), WITHOUT_EFFECT)
+def test_what_would_have_no_effect_is_refused(
+    name: str, beside: str, value: Any, needs: str
+) -> None:
+    kind, *rest = beside.split()
+    raw = {"predictor_type": kind} | dict(each.split("=") for each in rest)
+    assert resolve(LinearLearner.Hyperparameters.parse(raw), 5, False)
+    raw[name] = str(value).lower()
+    with pytest.raises(HyperparameterError) as caught:
+        resolve(LinearLearner.Hyperparameters.parse(raw), 5, False)
+    assert f"{name} = {raw[name]} has no effect here, it needs" in str(caught.value)
+    assert needs in str(caught.value)
+
+
+def test_all_that_would_have_no_effect_is_named_at_once() -> None:
+    values = LinearLearner.Hyperparameters(
+        predictor_type="regressor", loss="hinge_loss", quantile=0.9, num_classes=7, momentum=0.9,
+        beta_1=0.8,
+    )
+    with pytest.raises(HyperparameterError) as caught:
+        resolve(values, 5, False)
+    for said in ("loss = hinge_loss", "quantile = 0.9", "num_classes = 7", "beta_1 = 0.8"):
+        assert said in str(caught.value)
+    assert "momentum" not in str(caught.value)  # by which `auto` is sgd
+    assert caught.value.remedy == "leave out what has no effect, or set what it needs"
+
+
+@pytest.mark.parametrize("name", ["init_method", "init_scale", "init_bias"])
+def test_first_weights_are_refused_where_an_earlier_model_gives_them(name: str) -> None:
+    given = {"init_method": "normal", "init_scale": 0.5, "init_bias": 1.0}[name]
+    values = LinearLearner.Hyperparameters(predictor_type="regressor", **{name: given})
+    assert resolve(values, 5, False)
+    with pytest.raises(HyperparameterError, match=f"{name} = .* without the channel model"):
+        resolve(values, 5, False, earlier=True)
+
+
+def test_defaults_that_are_given_and_wishes_that_are_met_anyway_pass() -> None:
+    """The SageMaker SDK sends some hyperparameters whatever they are with."""
+    for values in (
+        {"quantile": 0.5, "num_classes": 1, "mini_batch_size": 200, "feature_dim": 5},
+        {"unbias_data": True, "unbias_label": True, "normalize_label": True},
+        {"normalize_label": False, "unbias_label": False},
+        {"predictor_type": "binary_classifier", "normalize_label": False, "unbias_label": False},
+    ):
+        resolve(LinearLearner.Hyperparameters(**{"predictor_type": "regressor"} | values), 5, True)
+
+
+def test_a_learning_rate_that_does_not_fall_is_one_of_steps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = LinearLearner.Hyperparameters(predictor_type="regressor", use_lr_scheduler=False)
+    assert resolve(values, 5, False).optimizer == "adam"
+    assert "optimizer: adam (use_lr_scheduler set)" in capsys.readouterr().out
 
 
 def test_a_wrong_label_is_named_by_record(fit: Callable[..., Any]) -> None:
