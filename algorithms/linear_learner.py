@@ -218,9 +218,12 @@ class LinearLearner(StreamingAlgorithm):
         return self.hyperparameters.num_point_for_scaler
 
     def init(self, sample: Batch, earlier: Model | None) -> State:
-        from byoa.algorithms import linear_training
+        from byoa.algorithms.linear_state import initial_state
 
-        return linear_training.initial_state(self.hyperparameters, self.run, sample, earlier)
+        state = initial_state(self.hyperparameters, self.run, sample, earlier)
+        if earlier is None:
+            self._of(state).start(state, sample)
+        return state
 
     def restore(self, state: State) -> State:
         import torch

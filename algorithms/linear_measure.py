@@ -11,7 +11,8 @@ from torch import Tensor
 
 from byoa.algorithms import linear_metrics as metrics
 from byoa.algorithms.array_state import State
-from byoa.algorithms.linear_settings import BINARY, MULTICLASS, REGRESSOR, Settings
+from byoa.algorithms.linear_options import BINARY, MULTICLASS, REGRESSOR
+from byoa.algorithms.linear_settings import Settings
 
 _CALIBRATION_RECORDS = 10_000_000
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from byoa.algorithms import array_state
+from byoa.algorithms import array_state, linear_start
 from byoa.algorithms.linear_learner import LinearLearner
 from byoa.algorithms.linear_settings import resolve
 from byoa.algorithms.streaming import MODEL
@@ -329,6 +329,40 @@ def test_each_optimizer_comes_near_the_optimum(
     )
     best = exact.metrics("train:objective_loss")[-1][1]
     assert best * 0.8 < steps.metrics("train:objective_loss")[-1][1] < best * 1.15
+
+
+def test_a_sample_that_is_all_of_the_data_leaves_one_pass(
+    fit: Callable[..., Any], cancer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"predictor_type": "binary_classifier"}
+    trained, _, _ = fit(channels={"train": cancer["train"]}, **values)
+    monkeypatch.setattr(linear_start, "_RECORDS_PER_WEIGHT", 1000)  # there are too few
+    few, _, _ = fit("few", {"train": cancer["train"]}, **values)
+    losses, more = (
+        [value for _, value in each.metrics("train:objective_loss")] for each in (trained, few)
+    )
+    assert len(losses) == 2  # of the pass, and of the model that is measured afterwards
+    assert len(more) > 4
+    assert losses[-1] == pytest.approx(more[-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("one_class", [False, True])
+def test_a_sample_that_misleads_does_not_keep_from_the_optimum(
+    fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, one_class: bool
+) -> None:
+    """The first records' labels are all 0, or the opposite of what the others' are."""
+    rng = np.random.default_rng(3)
+    records = rng.normal(size=(6000, 3)).astype(np.float32)
+    labels = (records[:, 0] + rng.normal(size=6000) > 0).astype(int)
+    labels[:400] = 0 if one_class else 1 - labels[:400]
+    data = {"train": (records, labels)}
+    monkeypatch.setattr(linear_start, "_RECORDS", 400)
+    found, _, _ = fit("misled", data, predictor_type="binary_classifier")
+    monkeypatch.setattr(linear_start, "_RECORDS_PER_WEIGHT", 10_000)
+    best, _, _ = fit("drawn", data, predictor_type="binary_classifier")
+    assert found.metrics("train:objective_loss")[-1][1] == pytest.approx(
+        best.metrics("train:objective_loss")[-1][1], rel=1e-5
+    )
 
 
 def test_a_learning_rate_means_steps_as_on_sagemaker(

@@ -177,12 +177,14 @@ def byoa(data: Data, media: str, path: Path, device: str, **values: Any) -> Resu
         (layout.channel("train") / path.name).symlink_to(path)
         settings = {"predictor_type": data.kind, "wd": WD, "num_models": 1} | values
         algorithm = LinearLearner(LinearLearner.Hyperparameters(**settings))
+        threads = torch.get_num_threads()  # which a training may lower for its process
         started = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
             run = Run(layout, algorithm.hyperparameters)
             run.device = device
             algorithm.train(run)
         seconds = time.perf_counter() - started
+        torch.set_num_threads(threads)
         model = algorithm.load(layout.model, "cpu")
     bias = float(model.bias[0] - model.shift @ model.weights[:, 0])
     return Result(seconds, model.weights[:, 0], bias)
