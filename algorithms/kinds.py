@@ -5,6 +5,7 @@
     Array     list[int], list[float], list[bool], list[str]
     Document  dict: any JSON object
     Nullable  Optional of one of these
+    Either    a Literal or a Scalar, as Literal["auto"] | float
 
 SageMaker delivers every value as a string, quoted as JSON by some clients, as Python's `str` by
 others (TRAIN-41, TRAIN-42): `from_text` takes both. `from_json` takes a value that has its type.
@@ -254,6 +255,41 @@ class Nullable(Kind):
         return iter(()) if value is None else self.inner.numbers(value)
 
 
+@dataclass(frozen=True)
+class Either(Kind):
+    """A word such as "auto", or else a value."""
+
+    words: Choice
+    value: Scalar
+
+    @property
+    def type_name(self) -> str:
+        return f"{self.words.range} or {self.value.type_name}"
+
+    @property
+    def expectation(self) -> str:
+        return f"{self.words.range}, or {self.value.expectation}"
+
+    @property
+    def bounded(self) -> bool:
+        return self.value.bounded
+
+    def from_text(self, text: str) -> Any:
+        try:
+            return self.words.from_text(text)
+        except ValueError:
+            return self.value.from_text(text)
+
+    def from_json(self, value: Any) -> Any:
+        try:
+            return self.words.from_json(value)
+        except ValueError:
+            return self.value.from_json(value)
+
+    def numbers(self, value: Any) -> Iterator[float]:
+        return iter(()) if value in self.words.choices else self.value.numbers(value)
+
+
 def resolve(annotation: Any) -> Kind:
     """The kind that a resolved annotation declares; TypeError names those that exist."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -269,9 +305,15 @@ def resolve(annotation: Any) -> Kind:
         others = [each for each in arguments if each is not type(None)]
         if len(others) == 1 and len(arguments) == 2:
             return Nullable(resolve(others[0]))
+        kinds = [resolve(each) for each in arguments]
+        words = [kind for kind in kinds if isinstance(kind, Choice)]
+        values = [kind for kind in kinds if isinstance(kind, Scalar) and kind.type is not str]
+        if (len(words), len(values), len(kinds)) == (1, 1, 2):
+            return Either(words[0], values[0])
     raise TypeError(
         f"{annotation!r} is no type of a hyperparameter: int, float, bool, str, Literal[...],"
-        " list of int, float, bool or str, dict, or Optional of one of these"
+        " list of int, float, bool or str, dict, Optional of one of these, or Literal[...] |"
+        " a number"
     )
 
 

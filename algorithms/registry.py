@@ -16,6 +16,7 @@ from byoa.algorithms.base import Algorithm
 from byoa.container.errors import AlgorithmError
 
 _BUILT_IN = {
+    "linear-learner": "byoa.algorithms.linear_learner:LinearLearner",
     "mlp-classifier": "byoa.algorithms.mlp_classifier:MLPClassifier",
     "nearest-centroid": "byoa.algorithms.nearest_centroid:NearestCentroid",
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT"]
 
 _KEY = "values"
+_EXACT_LIMIT = 2**24  # float32 holds every integer up to here
 
 
 class _RecordIoProtobuf(Format):
@@ -56,10 +57,15 @@ class _RecordIoProtobuf(Format):
         return whole_frames(data)
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
-        """One frame a record: a label map with a tensor for each column, or one called "values"."""
+        """One frame a record: a label map with a tensor for each column, or one called "values".
+
+        Named columns are float32 as far as it is exact, because the clients of SageMaker's built-in
+        algorithms read labels, too, as that."""
         normal = shapes.normalise(predictions)
         columns = normal if isinstance(normal, dict) else {_KEY: normal}
         arrays = {name: _tensor_column(column) for name, column in columns.items()}
+        if isinstance(normal, dict):
+            arrays = {name: _as_float32(array) for name, array in arrays.items()}
         records = len(next(iter(arrays.values())))
         if records and all(array.dtype.kind == "f" for array in arrays.values()):
             return _encode_equal(arrays, records)
@@ -190,6 +196,15 @@ def _row(tensor: Tensor, where: str | None) -> NDArray[np.float32] | Sparse:
 
 def _squeeze(labels: NDArray[np.float32]) -> NDArray[np.float32]:
     return labels[:, 0].copy() if labels.shape[1] == 1 else labels
+
+
+def _as_float32(array: NDArray[Any]) -> NDArray[Any]:
+    """Integers as float32, where it holds each of them."""
+    import numpy as np
+
+    if array.dtype.kind == "f" or (array.size and np.abs(array).max() > _EXACT_LIMIT):
+        return array
+    return array.astype(np.float32)
 
 
 def _tensor_column(column: NDArray[Any] | list[Any]) -> NDArray[Any]:

@@ -332,3 +332,29 @@ def test_the_authoring_api_imports_the_standard_library_only() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+class Words(Hyperparameters):
+    rate: Literal["auto"] | float = param("auto", doc="a word or a number", min=0.5)
+    count: Literal["auto", "all"] | int = param(3, doc="one of two words or an integer")
+    switch: Literal["auto"] | bool = param("auto", doc="a word or a boolean")
+
+
+def test_a_word_may_stand_in_for_a_value() -> None:
+    values = Words.parse({"rate": "0.75", "count": "all", "switch": "True"})
+    assert (values.rate, values.count, values.switch) == (0.75, "all", True)
+    assert Words.from_json(values.to_json()) == values
+    defaults = Words()
+    assert (defaults.rate, defaults.count, defaults.switch) == ("auto", 3, "auto")
+    assert Words.parse({"rate": '"auto"'}).rate == "auto"
+    assert [row.type for row in Words.table()] == [
+        "auto or number", "auto, all or integer", "auto or boolean",
+    ]
+
+
+def test_neither_the_word_nor_the_value_is_refused_with_both() -> None:
+    with pytest.raises(HyperparameterError) as caught:
+        Words.parse({"rate": "0.1", "count": "some", "switch": "2"})
+    assert "rate = '0.1': expected auto, or a number, at least 0.5" in caught.value.message
+    assert "count = 'some': expected auto, all, or an integer" in caught.value.message
+    assert "switch = '2': expected auto, or true or false" in caught.value.message
