@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -35,7 +36,8 @@ from byoa.container.supervisor import Exit, Supervisor
 
 LOOK_SECONDS = 0.1
 END_SECONDS = 5.0  # for the others, once a process has failed: their work is in vain
-VERDICT_SECONDS = 40.0  # for another host to say that its process failed first
+ALONE_SECONDS = 3.0  # for torchrun to end by itself after a stop, without a process left
+VERDICT_SECONDS = 15.0  # for another host to say that its process failed first
 # torchrun itself gives its processes 30 s after a failure; what it says as it begins:
 _CLOSING = "closing signal"
 _ROOT = re.compile(r"Root Cause.*?local_rank: (\d+)\).*?exitcode\s*: (-?\d+)", re.DOTALL)
@@ -115,6 +117,7 @@ class _Job:
         self.logs = Path()
         self.kill_at: float | None = None
         self.stop_sent = False
+        self.alone_since = math.inf  # since when torchrun has had no process of the script
         self.lost = threading.Event()
 
     def run(self, port: int) -> int:
@@ -149,16 +152,26 @@ class _Job:
         """Wait for the end; pass on a stop, and end what must not go on."""
         while (ended := supervisor.wait(LOOK_SECONDS)) is None:
             if self.stopping() and not self.stop_sent:
-                self.stop_sent = True
+                self.stop_sent, self.alone_since = True, time.monotonic()
                 self._kill_within(grace)
                 self._signal(supervisor)
             if self.lost.is_set() and self.kill_at is None:
                 self._kill_within(END_SECONDS)
                 self._signal(supervisor)
+            if self.stop_sent and self._alone(supervisor.pid):
+                supervisor.kill()
             if self.kill_at is not None and time.monotonic() >= self.kill_at:
                 self._kill_workers()
                 supervisor.kill()
         return ended
+
+    def _alone(self, pid: int) -> bool:
+        """Whether torchrun has had no process left for a while: it waits for other hosts, which
+        nobody can end by a signal."""
+        now = time.monotonic()
+        if children(pid):
+            self.alone_since = now
+        return now - self.alone_since > ALONE_SECONDS
 
     def _signal(self, supervisor: Supervisor) -> None:
         """SIGTERM to the script's processes alone: torchrun would hit their children as well, and

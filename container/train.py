@@ -49,6 +49,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self.hint = "run.stopping is set; save and return"
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -59,7 +60,7 @@ class Stop:
         if not self.requested:
             self.requested = True
             again = "; another SIGINT interrupts" if interrupt else ""
-            text = f"{signal.Signals(number).name}: run.stopping is set; save and return{again}\n"
+            text = f"{signal.Signals(number).name}: {self.hint}{again}\n"
             # Not print: the signal may come in while the same buffer is being written.
             os.write(sys.__stdout__.fileno() if sys.__stdout__ else 1, text.encode())
         elif interrupt:
@@ -118,6 +119,7 @@ def _train(layout: Layout, environ: Mapping[str, str], stop: Stop, lines: LineEn
     if program:
         from byoa.container import script_mode
 
+        stop.hint = "it is passed on to the script"
         code = script_mode.train(layout, raw, environ, lambda: stop.requested)
         _share(layout.model)
         return code

@@ -34,7 +34,7 @@ def _serve() -> None:
 
     settings = table.read()
     _check_accept(settings.default_accept)
-    _check_port(settings.port)
+    _check_port(settings.host, settings.port)
     found = hardware.measure()
 
     from byoa.serve.server import Server, make_plan
@@ -59,16 +59,16 @@ def _check_accept(default: str) -> None:
         ) from None
 
 
-def _check_port(port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     """Say at once what gunicorn would try five times before it gives up."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104 - where the server will listen (HOST-10)
+            probe.bind((host, port))
         except OSError as error:
             raise ContractError(
                 "PORT_UNAVAILABLE",
-                f"port {port} cannot be opened: {error.strerror}",
+                f"port {port} of {host} cannot be opened: {error.strerror}",
                 expected="a free port that this user may open",
                 remedy="stop what listens there, or set SAGEMAKER_BIND_TO_PORT to another port",
             ) from None

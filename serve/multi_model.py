@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -144,6 +145,12 @@ class MultiModelCore(Responder):
             raise DataError(
                 "MODEL_REQUEST_INVALID", f"{name[:60]!r} cannot name a model",
                 expected=f"1 to {NAME_LIMIT_BYTES} bytes without a slash",
+            )
+        path = PurePosixPath(url)
+        if not path.is_relative_to(contract.ROOT) or ".." in path.parts:
+            raise DataError(
+                "MODEL_REQUEST_INVALID", f"{url[:200]} is not below {contract.ROOT}",
+                expected=f"where the platform extracts models, as in {_LOAD_EXAMPLE}",
             )
         return Entry(name, url)
 

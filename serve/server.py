@@ -217,7 +217,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         settings = self.settings
         shared_memory = "/dev/shm"  # noqa: S108 - heartbeats without a disk
         values: dict[str, Any] = {
-            "bind": f"0.0.0.0:{settings.port}",  # the platform calls from outside (HOST-10)
+            "bind": f"{settings.host}:{settings.port}",
             "backlog": settings.backlog,
             "workers": self.plan.workers,
             # A worker that sends no heartbeat is hung, however long requests may take.

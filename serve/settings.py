@@ -97,6 +97,8 @@ SETTINGS: tuple[Setting, ...] = (
             "the express lane's worker; auto takes uvicorn's where the extra `fast` is installed"),
     Setting("port", (contract.PORT_VARIABLE,), _integer(1, 65535), contract.DEFAULT_PORT,
             "the port of every route, /ping too (PIPE-03)"),
+    Setting("host", (contract.BIND_VARIABLE,), _text, "0.0.0.0",  # noqa: S104 - HOST-10
+            "address to listen on; in a container all, for the platform calls from outside"),
     Setting("workers", ("BYOA_WORKERS", "SAGEMAKER_MODEL_SERVER_WORKERS"), _integer(1, 1024), None,
             "worker processes, each with its copy of the model; default one a usable CPU"),
     Setting("timeout",
@@ -154,6 +156,7 @@ class Settings:
     door: str
     asgi: str
     port: int
+    host: str
     workers: int | None
     timeout: float
     startup_timeout: float

@@ -132,6 +132,8 @@ def listens_on_the_port(trial: Trial) -> Verdict:
     needs=("serve-listens-on-8080",),
 )
 def listens_on_all_interfaces(trial: Trial) -> Verdict:
+    if trial.engine is None:
+        return passed("as a process of this machine it is given the loopback address")
     server = first_start(trial)
     on_port = [each for each in server.listeners if each[1] == server.port]
     if on_port and all(is_loopback(host) for host, _ in on_port):

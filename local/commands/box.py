@@ -15,6 +15,7 @@ from typing import Any
 from byoa.container.contract import (
     ALGORITHM_VARIABLE,
     BASE_DIR_VARIABLE,
+    BIND_VARIABLE,
     HOMOGENEOUS_GROUP,
     MODEL_MANIFEST,
     PORT_VARIABLE,
@@ -150,7 +151,10 @@ def run_serve(args: argparse.Namespace) -> int:
         from byoa.local.storage.archives import extract
 
         extract(source, layout.model)
-    environment = _environment(layout, extra | {PORT_VARIABLE: str(args.port)})
+    # Where it is set it is the user's wish to be reached from other machines.
+    bind = os.environ.get(BIND_VARIABLE) or "127.0.0.1"
+    own = {PORT_VARIABLE: str(args.port), BIND_VARIABLE: bind}
+    environment = _environment(layout, extra | own)
     sys.stdout.flush()
     os.execve(  # noqa: S606 - an argv of our own, never a shell
         sys.executable, [sys.executable, "-m", "byoa.container", "serve"], environment

@@ -10,7 +10,13 @@ import site
 import sys
 from pathlib import Path
 
-from byoa.container.contract import BASE_DIR_VARIABLE, PORT_VARIABLE, ROOT, Layout
+from byoa.container.contract import (
+    BASE_DIR_VARIABLE,
+    BIND_VARIABLE,
+    PORT_VARIABLE,
+    ROOT,
+    Layout,
+)
 from byoa.local.runners.base import ContainerSpec
 from byoa.local.runners.images import Image
 
@@ -57,6 +63,7 @@ def environment(
         values[BASE_DIR_VARIABLE] = str(spec.ml)
     if port is not None:
         values[PORT_VARIABLE] = str(port)
+        values.setdefault(BIND_VARIABLE, "127.0.0.1")  # a laptop's neighbours are not the platform
     return values
 
 

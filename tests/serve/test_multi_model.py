@@ -197,7 +197,9 @@ def test_the_list_has_pages(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"model_name": "a"}', b'{"model_name": 1}',
-                                  b'{"model_name": "a/b", "url": "/opt/ml/models/a"}'])
+                                  b'{"model_name": "a/b", "url": "/opt/ml/models/a"}',
+                                  b'{"model_name": "a", "url": "/etc"}',
+                                  b'{"model_name": "a", "url": "/opt/ml/../../etc"}'])
 def test_a_request_that_names_no_model_is_refused_with_an_example(
     fleet: Fleet, body: bytes
 ) -> None:
