@@ -305,14 +305,19 @@ def test_who_watches_is_called_when_a_host_fails(group):
 
 
 PROGRAM = f"""
-import sys
+import sys, time, traceback
 from byoa.container.contract import ResourceConfig
 from byoa.container.peers import Peers
 
 hosts = tuple(sys.argv[2:])
 peers = Peers(ResourceConfig(sys.argv[1], hosts, network_interface_name={INTERFACE!r}))
 print(*peers.all_gather(sys.argv[1].encode()), flush=True)
-sys.stdin.read() if peers.rank == 1 else peers.all_gather(b"")
+try:
+    sys.stdin.read() if peers.rank == 1 else peers.all_gather(b"")
+except Exception:
+    traceback.print_exc()
+    time.sleep(2)  # as a job's host waits to be stopped, so that the others hear why
+    sys.exit(1)
 """
 
 
