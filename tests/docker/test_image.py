@@ -399,7 +399,7 @@ def test_an_unknown_extra_or_variant_fails_the_build_and_says_what_there_is(
     tmp_path: Path,
 ) -> None:
     for program, arguments, said in (
-        ("requirements.py", ["fsat", str(tmp_path)], "byoa has no extra 'fsat'; it has demo, dev"),
+        ("requirements.py", ["fsat", str(tmp_path)], "no extra 'fsat'; it has bench, demo"),
         ("requirements.py", ["demo", str(tmp_path)], "choose it with TORCH_VARIANT"),
         ("install_torch.py", ["gpu"], "TORCH_VARIANT=gpu: it is one of cpu, none"),
     ):

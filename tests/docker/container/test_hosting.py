@@ -67,7 +67,7 @@ def test_what_is_wrong_has_its_status_and_a_text(start, probe_model, probe_image
     """CHK-06, HOST-33"""
     box = start(probe_image, "serve", tree=probe_model, read_only=READ_ONLY).ready()
     for answer, status, said in (
-        (box.invoke(b"x", "image/png"), 415, "text/csv"),
+        (box.invoke(b"x", "text/x-unknown"), 415, "text/csv"),
         (box.invoke(b"1,2\n", accept="image/png"), 406, "application/json"),
         (box.invoke(b"1,x\n"), 400, "record 1, column 2"),
         (box.invoke(b"1,2,3\n"), 400, "record 1"),

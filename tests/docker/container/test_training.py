@@ -12,15 +12,24 @@ CENTROID = {"BYOA_ALGORITHM": "nearest-centroid"}
 MLP = {"BYOA_ALGORITHM": "mlp-classifier"}
 
 
-def test_the_contract_s_files_are_all_that_training_needs(start, tree, probe_image, way):
-    """CHK-01 with FIX-01, FIX-03 and FIX-04 byte for byte; CHK-16 without a network."""
+def test_the_contract_s_files_are_all_that_training_needs(start, tree, torch_free_image, way):
+    """CHK-01 with FIX-01, FIX-03 and FIX-04 byte for byte; CHK-16 without a network.
+
+    A script, for an algorithm class would wait for the two other hosts that FIX-03 names.
+    """
     tree.golden("fix-01", "fix-03", "fix-04")
     tree.channel("train", FEW)
-    box = start(probe_image, "train", tree=tree, way=way, extra_hosts=SEVERAL)
+    tree.layout.code.mkdir(exist_ok=True)
+    (tree.layout.code / "train.py").write_text(
+        "import os\n"
+        "open(os.environ['SM_MODEL_DIR'] + '/model.json', 'w').write(os.environ['SM_HPS'])\n"
+    )
+    box = start(torch_free_image, "train", tree=tree, way=way, extra_hosts=SEVERAL,
+                environment={"SAGEMAKER_PROGRAM": "train.py"})
     assert box.wait() == 0, box.log
-    assert tree.model == {"probe.json", "byoa.json"}
-    assert json.loads((tree.layout.model / "probe.json").read_text()) == {"epochs": 10, "lr": 0.1}
-    assert "probe:Probe on algo-2 (2 of 3)" in box.log
+    assert tree.model == {"model.json"}
+    assert json.loads((tree.layout.model / "model.json").read_text()) == {"epochs": 10, "lr": 0.1}
+    assert "script train.py on algo-2 (2 of 3)" in box.log
     assert not tree.layout.failure.exists()
 
 
@@ -85,7 +94,7 @@ def test_a_channel_that_may_not_be_read_is_named(start, tree, torch_free_image):
     box = start(torch_free_image, "train", tree=tree, environment=CENTROID, user="4711:4711")
     assert box.wait() == 1
     first = tree.failure.partition("\n")[0]
-    assert "Permission denied: '/opt/ml/input/data/train/part-0.csv'" in first
+    assert first.startswith("train/part-0.csv: it cannot be read: Permission denied")
 
 
 def test_a_model_directory_of_another_user_s_is_a_clear_failure(start, tree, torch_free_image):
