@@ -89,7 +89,7 @@ def test_a_job_outlives_a_killed_server(
 ) -> None:
     server = docker_sagemaker()
     server.client("sagemaker").create_training_job(**request_of("outlives", (
-        "import time\nfor n in range(40): print('line', n, flush=True); time.sleep(0.05)"
+        "import time\nfor n in range(200): print('line', n, flush=True); time.sleep(0.05)"
     )))
     end = time.monotonic() + 30
     while not any(each.status == "running" for each in left(engine, server)):
@@ -102,8 +102,8 @@ def test_a_job_outlives_a_killed_server(
     server.start()
 
     assert finish(server.client("sagemaker"), "outlives")["TrainingJobStatus"] == "Completed"
-    (log,) = (server.home / "logs").rglob("outlives/*")
-    assert log.read_text().splitlines() == [f"line {n}" for n in range(40)]
+    (log,) = (server.home / "logs").rglob("outlives/algo-1-*")
+    assert log.read_text().splitlines() == [f"line {n}" for n in range(200)]
 
 
 def test_down_stops_and_prune_removes_what_a_killed_server_left(
