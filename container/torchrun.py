@@ -255,7 +255,8 @@ class _Job:
                 break  # killed: it printed nothing
             printed = script_failure.last_exception(list(ranks.tail(each)))
             if printed and not _CONSEQUENCE.search(f"{printed.name}: {printed.message}"):
-                return each, code if each == local else 1
+                # One that has raised may still abort while it shuts down: the exception counts.
+                return each, code if each == local and -code not in _FOLLOWING else 1
         return local, code
 
 
