@@ -15,6 +15,7 @@ from byoa.container.channels import Channel
 from byoa.container.errors import AlgorithmError, DataError
 from byoa.container.manifest import MANIFEST, read_manifest
 from byoa.container.run import Run
+from byoa.container.unpack import unpack
 
 CHANNEL = "model"
 _ARCHIVES = (".tar.gz", ".tgz")
@@ -43,7 +44,7 @@ def load_earlier(algorithm: Algorithm, run: Run) -> Any:
 def _extract(archive: Path, folder: Path, channel: Channel) -> None:
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter="data")
+            unpack(tar, folder)
     except (OSError, EOFError, tarfile.TarError) as error:
         raise DataError(
             "EARLIER_MODEL_UNREADABLE", f"{type(error).__name__}: {error}",
