@@ -14,9 +14,8 @@ from byoa.local.api.tags import check_tags
 from byoa.local.control import spot, warm_pools
 from byoa.local.control import training_record as record
 from byoa.local.control.log_follower import LogService, mirror_path
-from byoa.local.control.log_replay import Ended, LogReplay
-from byoa.local.control.metric_replay import EndedSeries, MetricReplay
 from byoa.local.control.metric_series import MetricService, series_path
+from byoa.local.control.replay import EndedSeries, EndedStream, LogReplay, MetricReplay
 from byoa.local.control.spot import Interruption
 from byoa.local.control.stop_causes import BY_SHUTDOWN
 from byoa.local.control.training_cluster import KILL_SECONDS
@@ -85,7 +84,9 @@ class TrainingJobs:
             self._clear(row)
             self._pools.recover(row)
             ended += [
-                Ended(row.caller, GROUP, each.stream, self._log(row, each), row.document["ended"])
+                EndedStream(
+                    row.caller, GROUP, each.stream, self._log(row, each), row.document["ended"]
+                )
                 for each in record.all_entries(row)
             ]
             series.append(EndedSeries(row.caller, row.name, self._series(row)))
