@@ -27,6 +27,9 @@ DRAIN_SECONDS = 5.0  # for processes that the child left behind to finish writin
 LAST_LINES_SECONDS = 30.0  # for a slow `on_line` to take what is already in the pipe
 REST_BYTES = 1 << 20  # at most the largest pipe's content, after everybody has been killed
 POLL_SECONDS = 0.05  # only where the kernel has no pidfd
+# At most, for whoever handles signals while it waits: one that comes just before the wait begins
+# does not interrupt it.
+SIGNAL_SECONDS = 0.5
 EXIT_LOST = 255
 
 
@@ -382,7 +385,7 @@ def run(
         started = True
         for number in early:
             supervisor._stop(number)
-        while (ended := supervisor.wait(3600.0)) is None:
+        while (ended := supervisor.wait(SIGNAL_SECONDS)) is None:
             pass
         return ended
     except BaseException:

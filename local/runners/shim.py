@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from byoa.container.supervisor import Exit, Supervisor
+from byoa.container.supervisor import SIGNAL_SECONDS, Exit, Supervisor
 from byoa.local.runners import identity
 
 SPEC, SHIM, CHILD, EXIT = "spec.json", "shim.json", "child.json", "exit.json"
@@ -206,7 +206,7 @@ def _watch(directory: Path, supervisor: Supervisor) -> Exit:
     ended = None
     while ended is None:
         try:
-            ended = supervisor.wait(3600.0)
+            ended = supervisor.wait(SIGNAL_SECONDS)
         except OSError as error:  # of `write`: the disk is full
             sys.stderr.write(f"the log could not be written: {error}\n")
     _kill_orphans()

@@ -245,7 +245,8 @@ def test_a_signal_reaches_the_program_which_may_finish(job, number):
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         print("ready", flush=True)
-        time.sleep(60)
+        for _ in range(600):  # a signal just before a sleep does not cut it short
+            time.sleep(0.1)
     """)
     with job.start("process", "clean.py") as process:
         for line in process.stdout:

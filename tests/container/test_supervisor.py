@@ -425,6 +425,25 @@ def test_run_kills_a_child_that_ignores_the_forwarded_signal():
     assert output == "137 True True\n"
 
 
+def test_run_sees_a_signal_that_does_not_interrupt_its_waiting():
+    """As when it comes the moment before the main thread begins to wait: Python's handler runs
+    in that thread alone, once it runs again."""
+    code = (
+        "import os, signal, sys, threading\n"
+        "from byoa.container.supervisor import run\n"
+        "def to_this_thread(line):\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
+        "ended = run([sys.executable, '-c', sys.argv[1]], env=dict(os.environ),\n"
+        "            on_line=to_this_thread)\n"
+        "print(ended.code)\n"
+    )
+    child = "import time; print('up', flush=True); time.sleep(1000)"
+    answer = subprocess.run(
+        [sys.executable, "-c", code, child], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert answer.stdout == "143\n", answer.stderr
+
+
 def test_run_outside_the_main_thread_needs_an_empty_forward():
     results = []
 
