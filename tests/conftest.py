@@ -26,6 +26,8 @@ RUNNERS = ("process", pytest.param("docker", marks=pytest.mark.docker))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # In the background of a shell SIGINT is ignored, and so by every program that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "both_runners: with processes, and with containers among the docker tests"
     )

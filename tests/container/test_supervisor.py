@@ -360,8 +360,6 @@ RUNNER = (
     "from byoa.container.supervisor import run\n"
     "mine = lambda *_: print('parent saw it', flush=True)\n"
     "signal.signal(signal.SIGTERM, mine)\n"
-    # A test run in the background of a shell inherits SIGINT ignored.
-    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "ended = run([sys.executable, '-c', sys.argv[1]], env=dict(os.environ),\n"
     "            on_line=lambda line: print(line, flush=True), stop_grace=float(sys.argv[2]))\n"
     "print(ended.code, signal.getsignal(signal.SIGTERM) is mine,\n"
