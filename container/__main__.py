@@ -6,11 +6,15 @@ SageMaker runs `docker run IMAGE train` or `serve` (TRAIN-01, HOST-01).
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import difflib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from byoa.container.contract import (
     EXIT_FAILURE,
@@ -122,5 +126,25 @@ def _tell(layout: Layout, text: str) -> None:
         print(f"{layout.output} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
 
 
+def _end(code: int) -> NoReturn:
+    """End as `sys.exit` does, but leave the interpreter standing.
+
+    To tear it down under the native threads of libraries (torch's gloo has some that hold Python
+    objects) can abort a process whose work is done, and so fail the job.
+    """
+    threads: Any = threading
+    try:
+        threads._shutdown()  # waits for them, and for those of executors
+        atexit._run_exitfuncs()
+    except BaseException:  # told and passed over, as the interpreter does
+        import traceback
+
+        traceback.print_exc()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _end(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ _EXCEPTION = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$", re
 _GROUP_MARGIN = re.compile(r"^ *[|+][-+|]* ?")
 # Exceptions by which a program tells that another one, whose output is in the same log, has failed.
 _OF_CHILDREN = ("subprocess.CalledProcessError",)
+_UNWOUND = "terminate called without an active exception"
 _TITLE = "Traceback (most recent call last):"
 _MESSAGE_LINES = 8  # of a message of many lines
 _LAST_LINES = 8  # shown where there is no traceback
@@ -127,12 +128,7 @@ def _headline(
         return f"SIGKILL: {entry} was still running {grace:g} s after SIGTERM, and was killed"
     if ended.signal is not None:
         name = signal.Signals(ended.signal).name
-        hint = (
-            ": shared memory (/dev/shm) may be full; use fewer data loader workers"
-            if ended.signal == signal.SIGBUS
-            else ""
-        )
-        return f"{name}: {entry} was ended by signal {ended.signal}{hint}"
+        return f"{name}: {entry} was ended by signal {ended.signal}{_hint(ended.signal, lines)}"
     printed = last_exception(lines)
     if printed is None:
         if killed:
@@ -151,6 +147,18 @@ def _headline(
     head = f"{printed.name}: {first}" if first else printed.name
     # What follows the first line may be the message or what was printed after it: place it last.
     return head + _place(printed.frames, code, module) + (f"\n{more[:300]}" if more else "")
+
+
+def _hint(number: int, lines: Sequence[str]) -> str:
+    if number == signal.SIGBUS:
+        return ": shared memory (/dev/shm) may be full; use fewer data loader workers"
+    # What C++ says of a thread that Python ends as it shuts down: gloo's, where the group still is.
+    if number == signal.SIGABRT and any(_UNWOUND in line for line in lines):
+        return (
+            ": a thread of native code was at work as Python shut down; if the script uses"
+            " torch.distributed, let it call destroy_process_group() at its end"
+        )
+    return ""
 
 
 def _place(frames: Sequence[Frame], code: Path, module: str | None) -> str:

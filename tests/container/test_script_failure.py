@@ -157,6 +157,16 @@ def test_the_text_of_sys_exit_is_among_the_last_lines(printed, tmp_path):
     assert "its last lines: no data in SM_CHANNEL_TRAIN" in text
 
 
+def test_an_abort_as_python_shuts_down_names_the_cure(tmp_path):
+    """gloo's threads, where the process group was not destroyed."""
+    ended = Exit(134, signal.SIGABRT)
+    said = ["loss=0.1", "terminate called without an active exception"]
+    text = report("train.py", tmp_path, ended, said, 0)
+    assert text.startswith("SIGABRT: train.py was ended by signal 6: ")
+    assert "call destroy_process_group() at its end" in text.splitlines()[0]
+    assert "destroy_process_group" not in report("train.py", tmp_path, ended, said[:1], 0)
+
+
 def test_no_output_at_all_is_said(tmp_path):
     assert "its last lines: none" in report("train.py", tmp_path, Exit(3), [], 0)
 

@@ -329,6 +329,33 @@ def test_sys_exit_0_is_a_return(tree):
     assert tree.failure is None
 
 
+def test_what_native_code_does_as_python_is_torn_down_does_not_fail_a_job(tree, tmp_path):
+    """Yet exit functions are called, and threads waited for."""
+    tmp_path.joinpath("aborting.py").write_text(textwrap.dedent("""
+        import atexit, concurrent.futures, os, time
+        from byoa.algorithms import Algorithm
+
+        class Aborts:
+            def __del__(self):
+                os.abort()
+
+        held = Aborts()
+
+        class Trains(Algorithm):
+            def train(self, run):
+                (run.model_dir / "model").touch()
+                atexit.register(print, "exit function")
+                executor = concurrent.futures.ThreadPoolExecutor(1)
+                executor.submit(lambda: (time.sleep(0.3), print("thread", end="")))
+
+            def load(self, model_dir, device): ...
+            def predict(self, model, records): ...
+    """))
+    code, output = tree.run(BYOA_ALGORITHM="aborting:Trains", PYTHONPATH=str(tmp_path))
+    assert code == 0, output
+    assert output.endswith("threadexit function\n")
+
+
 def test_all_wrong_hyperparameters_are_named_at_once(tree):
     tree.hyperparameters({"shift": "-1", "rate": "fast", "shfit": "1"})
     code, _ = tree.run(**SUMMING)
