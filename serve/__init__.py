@@ -1,16 +1,21 @@
 """The inference server: one core, two doors (Flask, and an express lane on ASGI), gunicorn.
 
-    settings        every setting in one table
-    core            from a request to an answer
-    model, host     loading a model, and its life in a worker
-    compute         the thread that runs the model
-    application     the Flask application: every route
-    express         the ASGI application: /ping and /invocations; the rest to Flask by bridge
-    server          gunicorn's master, the plan of workers; `python -m byoa.serve` starts it
+    settings          every setting in one table
+    server            gunicorn's master, the plan of workers; `python -m byoa.serve` starts it
+    application       the Flask application: every route
+    express           the ASGI application: /ping and /invocations; the rest to Flask by bridge
+    messages, core    from a request to an answer
+    compute           the thread that runs the model; batching and cost: what shares a call
+    loading           from a model directory to what answers:
+        model             an algorithm with its model
+        inference_script  an author's inference.py; script_place, script_code, handlers and others
+    host              a model's life in a worker; models and multi_model: many of them
+    calls, streaming  what answers whole requests, and answers that are sent while they are made
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "application", "bridge", "compute", "core", "express", "host", "model", "server", "settings",
+    "application", "bridge", "calls", "compute", "core", "express", "host", "inference_script",
+    "loading", "messages", "model", "server", "settings", "streaming",
 ]

@@ -30,20 +30,28 @@ def main() -> int:
 
 def _serve() -> None:
     from byoa.container import hardware
+    from byoa.container.contract import Layout
+    from byoa.serve import script_code, script_place
     from byoa.serve import settings as table
 
     settings = table.read()
     _check_accept(settings.default_accept)
     _check_port(settings.host, settings.port)
     found = hardware.measure()
+    layout = Layout.from_environment()
+    code = script_code.fetched(layout, os.environ)
 
     from byoa.serve.server import Server, make_plan
 
-    plan = make_plan(settings, found)
+    plan = make_plan(settings, found, code=code)
     print(plan.describe(settings, found), flush=True)
-    if found.notice:
-        print(f"byoa serve: {found.notice}", flush=True)
-    Server(settings, plan).run()
+    for notice in (found.notice, script_place.passed_over(plan.model_dir, plan.program)):
+        if notice:
+            print(f"byoa serve: {notice}", flush=True)
+    own = code or plan.model_dir / script_place.CODE
+    with script_code.requirements(own, os.environ) as installed:
+        if installed:
+            Server(settings, plan).run()
 
 
 def _check_accept(default: str) -> None:

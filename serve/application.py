@@ -12,7 +12,8 @@ from flask import request as flask_request
 from werkzeug.exceptions import HTTPException
 
 from byoa.container import contract
-from byoa.serve.core import DRAIN_BYTES, Answer, Request, Responder
+from byoa.serve.core import DRAIN_BYTES, Responder
+from byoa.serve.messages import Answer, Request
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -94,7 +95,7 @@ def _request() -> Request:
 
 
 def _response(answer: Answer) -> Response:
-    # The type as negotiated; `mimetype` would add a charset.
+    # The type as negotiated; `mimetype` would add a charset. The server closes a stream.
     return Response(
         answer.body, answer.status, answer.headers, content_type=answer.content_type
     )

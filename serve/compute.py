@@ -62,6 +62,8 @@ class Compute:
         self._strikes = 0
         self._joined = 1  # requests of the last call
         self._since: float | None = None
+        self._streams = 0
+        self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="model", daemon=True)
 
     def start(self) -> None:
@@ -85,6 +87,11 @@ class Compute:
     def gathers(self) -> bool:
         """Whether requests that come at the same moment should be given to `attempt` together."""
         return self.quick and self.cost.fixed > GATHER_SECONDS and self._max_batch > 1
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the model's thread."""
+        return threading.current_thread() is self._thread
 
     @property
     def busy_seconds(self) -> float:
@@ -113,6 +120,38 @@ class Compute:
         future: Future[Result] = Future()
         self._queue.put(_Item(work, future, measured))
         return future
+
+    def call(self, work: Callable[[], Any]) -> Any:
+        """The result of `work` where the model is quick and not held, else a future for it; raises
+        what it raises, and ServerBusy."""
+        if not (self.quick and self._running.acquire(timeout=QUICK_SECONDS)):
+            return self.submit(work)
+        try:
+            started = time.perf_counter()
+            result = work()
+            seconds = time.perf_counter() - started
+        finally:
+            self._running.release()
+        self.observe(seconds)
+        if seconds > STRIKE_SECONDS:
+            self._strikes += 1
+        return result
+
+    def resume(self, step: Callable[[], None]) -> None:
+        """Queue the next step of what was begun already, whatever else waits."""
+        self._queue.put(_Item(step, Future(), False))
+
+    def open_stream(self) -> bool:
+        """Count one more stream of answers; False where there are as many as the limit."""
+        with self._counting:
+            if self._streams >= self._limit:
+                return False
+            self._streams += 1
+            return True
+
+    def close_stream(self) -> None:
+        with self._counting:
+            self._streams -= 1
 
     def attempt(self, works: Sequence[Work]) -> list[Any]:
         """For each work its predictions or RecordFailed, where the model is quick and not held;

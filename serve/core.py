@@ -20,26 +20,30 @@ import logging
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from byoa.container import contract
 from byoa.container.errors import AlgorithmError, ByoaError, DataError
 from byoa.container.formats import registry
-from byoa.container.formats.base import Format, widen
-from byoa.container.formats.checks import require_finite, require_width
-from byoa.container.media_types import MediaType, parse_media_type
+from byoa.container.formats.base import Format
+from byoa.container.media_types import MediaType, NotAcceptable, parse_media_type
+from byoa.serve import records
 from byoa.serve.batching import RecordFailed, Work
+from byoa.serve.calls import Call
 from byoa.serve.compute import Compute, ServerBusy
 from byoa.serve.content_encoding import TooLarge, inflate
 from byoa.serve.host import FAILED, READY, Host, describe, trace
+from byoa.serve.inference_script import InferenceScript
+from byoa.serve.messages import Answer, Request
 from byoa.serve.model import Loaded
+from byoa.serve.pieces import Pieces, negotiate
 from byoa.serve.settings import MEGABYTE, Settings
+from byoa.serve.streaming import Stream
 
 log = logging.getLogger("byoa.serve")
 
-JSON = "application/json"
 ROUTES = {
     contract.PING_PATH: "GET",
     contract.INVOCATIONS_PATH: "POST",
@@ -55,27 +59,10 @@ _TRANSFORM_MEGABYTES = 100
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class Request(NamedTuple):
-    """`path` without its query; `headers` with lower-case names (HOST-35)."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    query: str = ""
-
-
-class Answer(NamedTuple):
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class Target(NamedTuple):
     """The model that answers a request, and what runs it."""
 
-    loaded: Loaded
+    loaded: Loaded | InferenceScript
     compute: Compute
 
 
@@ -121,6 +108,7 @@ class Responder(ABC):
                 outcome = outcome.result(self.settings.deadline)
         except Exception as error:
             if isinstance(outcome, Future) and not outcome.done():
+                outcome.add_done_callback(close_stream)
                 outcome.cancel()
                 return self.too_late(job)
             return self.failed(request, error)
@@ -158,7 +146,7 @@ class Responder(ABC):
             "MaxPayloadInMB": min(megabytes, _TRANSFORM_MEGABYTES),
         })
 
-    def prepare(self, request: Request) -> Answer | Job:
+    def prepare(self, request: Request) -> Answer | Job | Call:
         """Everything before the model; an Answer where the request goes no further."""
         headers = request.headers
         target = self.target(request)
@@ -172,6 +160,11 @@ class Responder(ABC):
         if isinstance(plain, Answer):
             return plain
         request = plain
+        if isinstance(loaded, InferenceScript):
+            script, default = loaded, self.settings.default_accept
+            return self._call(request, target.compute, lambda: script.respond(
+                request, default, _request_id(request)
+            ))
         if not request.body:
             return self.refuse(request, 400, DataError(
                 "BODY_EMPTY", "the request has no body", expected="at least one record",
@@ -183,31 +176,57 @@ class Responder(ABC):
             media = parse_media_type(content_type)
         except DataError as error:
             return self._media_refused(request, 415, error, registry.all())
+        if loaded.streams:
+            return self._stream(request, target.compute, loaded, decoder, media)
         try:
             accept = headers.get("accept")
             encoder, answer_media = registry.negotiate(accept, self.settings.default_accept)
         except DataError as error:
             return self._media_refused(request, 406, error, registry.answers())
         try:
-            batch = decoder.decode(request.body, media)
-            if decoder.open_ended and loaded.features is not None:
-                batch = widen(batch, loaded.features)
-            features = batch.features
-            if loaded.features is not None:
-                require_width(features, loaded.features)
-            require_finite(features)
+            features = records.decode(decoder, request.body, media, loaded.features)
         except Exception as error:
             return self.failed(request, error)
         return Job(request, Work(loaded, features), target.compute, encoder, answer_media)
+
+    def _stream(
+        self, request: Request, compute: Compute, loaded: Loaded, decoder: Format, media: MediaType
+    ) -> Answer | Call:
+        """A call of a predict that yields."""
+        try:
+            content_type = negotiate(request.headers.get("accept"))
+            features = records.decode(decoder, request.body, media, loaded.features)
+        except Exception as error:
+            return self.failed(request, error)
+        return self._call(
+            request, compute, lambda: Pieces(loaded.predict(features), content_type), quick=False
+        )
+
+    def _call(
+        self, request: Request, compute: Compute, respond: Callable[[], Answer | Pieces], *,
+        quick: bool = True,
+    ) -> Call:
+        def on_failed(error: Exception) -> None:
+            log.error(
+                "request %s: the stream broke off: %s", _request_id(request), error,
+                exc_info=None if isinstance(error, ByoaError) else error,
+            )
+
+        return Call(
+            request, compute, respond, quick and not self.is_large(request.body),
+            self.settings.stream_seconds, on_failed,
+        )
 
     @staticmethod
     def is_large(body: bytes) -> bool:
         """Whether a body takes long enough to decode that a loop should not do it."""
         return len(body) > LARGE_BYTES
 
-    def start(self, job: Job) -> Any:
+    def start(self, job: Job | Call) -> Any:
         """The predictions of a job where they come at once, else a Future for them; raises what
-        predict raised."""
+        predict raised. For a call, its answer in their place."""
+        if isinstance(job, Call):
+            return job.start()
         if self.is_large(job.request.body):
             return job.compute.submit(job.work, measured=False)
         (outcome,) = job.compute.attempt((job.work,))
@@ -215,8 +234,11 @@ class Responder(ABC):
             raise outcome
         return outcome
 
-    def finish(self, job: Job, predictions: Any) -> Answer:
+    def finish(self, job: Job | Call, predictions: Any) -> Answer:
         """The predictions as an answer in the type that was negotiated."""
+        if isinstance(job, Call):
+            answer: Answer = predictions
+            return answer
         try:
             body = job.format.encode(predictions, job.media)
         except Exception as error:
@@ -238,6 +260,8 @@ class Responder(ABC):
         fields = describe(error, "PREDICT_FAILED")
         if record is not None:
             fields["record"] = record
+        if isinstance(error, NotAcceptable):
+            return self.refuse(request, 406, fields)
         if isinstance(error, DataError):
             unsupported = str(fields.get("code", "")).startswith("MEDIA_TYPE")
             return self.refuse(request, 415 if unsupported else 400, fields)
@@ -248,9 +272,9 @@ class Responder(ABC):
         )
         if self.settings.debug:
             fields["traceback"] = trace(error)
-        return self.refuse(request, 500, fields, request_id=request_id)
+        return self.refuse(request, _status(error), fields, request_id=request_id)
 
-    def too_late(self, job: Job) -> Answer:
+    def too_late(self, job: Job | Call) -> Answer:
         """504 with our own words, before the platform cuts the connection (HOST-31, TRAP-09)."""
         error = ByoaError(
             "PREDICT_TIMEOUT",
@@ -370,8 +394,21 @@ class Core(Responder):
         }
 
 
+def close_stream(outcome: Future[Any]) -> None:
+    """Close a stream that nobody has waited for."""
+    answer = None if outcome.cancelled() or outcome.exception() else outcome.result()
+    if isinstance(answer, Answer) and isinstance(answer.body, Stream):
+        answer.body.close()
+
+
 def as_json(status: int, document: Mapping[str, Any]) -> Answer:
     return Answer(status, json.dumps(document).encode())
+
+
+def _status(error: Exception) -> int:
+    """The status that an author's exception asks for, as sagemaker-inference's own do."""
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and 400 <= status <= 599 else 500
 
 
 def _example(text: str) -> str:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from byoa.container import contract
 from byoa.serve import bridge
+from byoa.serve.calls import Call
 from byoa.serve.compute import Compute
-from byoa.serve.core import DRAIN_BYTES, Answer, Job, Request, Responder
+from byoa.serve.core import DRAIN_BYTES, Job, Responder, close_stream
+from byoa.serve.messages import Answer, Request
+from byoa.serve.streaming import Stream, StreamBroken
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -29,6 +33,25 @@ _PING, _INVOCATIONS = contract.PING_PATH, contract.INVOCATIONS_PATH
 
 class _Gone(Exception):
     """The client left before its request was whole."""
+
+
+class _Client:
+    """The one who has sent a request, and may leave before its answer is whole."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self._leaving: asyncio.Future[Message] | None = None
+
+    @property
+    def leaving(self) -> asyncio.Future[Message]:
+        """Done when the client has left: behind the body, only the end is received."""
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(self.receive())
+        return self._leaving
+
+    def release(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
 
 
 class Express:
@@ -49,7 +72,14 @@ class Express:
         path, method = scope["path"], scope["method"]
         try:
             if method == "POST" and (path == _INVOCATIONS or self._core.invokes(path)):
-                answer = await self._invoke(scope, receive)
+                client = _Client(receive)
+                try:
+                    answer = await self._invoke(scope, client)
+                    if isinstance(answer.body, Stream):
+                        await _send_stream(send, client, answer, answer.body)
+                        return
+                finally:
+                    client.release()
             elif path == _PING and method == "GET":
                 answer = self._core.ping()
             else:
@@ -59,11 +89,11 @@ class Express:
             return
         await _answer(send, answer)
 
-    async def _invoke(self, scope: bridge.Scope, receive: Receive) -> Answer:
+    async def _invoke(self, scope: bridge.Scope, client: _Client) -> Answer:
         core = self._core
         headers = _headers(scope)
         request = Request("POST", scope["path"], headers, b"")
-        body = await self._read(request, receive)
+        body = await self._read(request, client.receive)
         if isinstance(body, Answer):
             return body
         request = request._replace(body=body)
@@ -74,40 +104,41 @@ class Express:
             job = await side(threads, core.prepare, request)
             if isinstance(job, Answer):
                 return job
-            outcome = await self._predict(job, receive)
+            outcome = await self._predict(job, client)
             if isinstance(outcome, Answer):
                 return outcome
             return await side(threads, core.finish, job, outcome)
         job = core.prepare(request)
         if isinstance(job, Answer):
             return job
-        outcome = await self._predict(job, receive)
+        outcome = await self._predict(job, client)
         return outcome if isinstance(outcome, Answer) else core.finish(job, outcome)
 
-    async def _predict(self, job: Job, receive: Receive) -> Any:
+    async def _predict(self, job: Job | Call, client: _Client) -> Any:
         """The predictions of a job, or an Answer where there are none. Raises _Gone when the
         client leaves before; then what still waits in the queue is dropped."""
         core = self._core
         try:
-            if job.compute.gathers and not core.is_large(job.request.body):
+            if (
+                job.compute.gathers and isinstance(job, Job)
+                and not core.is_large(job.request.body)
+            ):
                 outcome = await self._gather(job)
             else:
                 outcome = core.start(job)
             if not isinstance(outcome, Future):
                 return outcome
             waiter = asyncio.wrap_future(outcome)
-            leaving = asyncio.ensure_future(receive())  # after the body, only the end is left
-            try:
-                await asyncio.wait(
-                    (waiter, leaving), timeout=core.settings.deadline,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            finally:
-                leaving.cancel()
+            await asyncio.wait(
+                (waiter, client.leaving), timeout=core.settings.deadline,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if waiter.done():
                 return waiter.result()
+            # One that runs already cannot be cancelled: whatever it opens is closed then.
+            outcome.add_done_callback(close_stream)
             waiter.cancel()
-            if leaving.done():
+            if client.leaving.done():
                 raise _Gone
             return core.too_late(job)
         except _Gone:
@@ -198,13 +229,55 @@ def _headers(scope: bridge.Scope) -> dict[str, str]:
 
 
 async def _answer(send: Send, answer: Answer) -> None:
+    body = answer.body
+    if isinstance(body, Stream):  # of a route that Flask answers
+        raise TypeError("a stream is sent by _send_stream")
     headers = [
         (b"content-type", answer.content_type.encode("latin-1")),
-        (b"content-length", b"%d" % len(answer.body)),
+        (b"content-length", b"%d" % len(body)),
     ]
     if answer.headers:
         headers += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
-    await _send(send, answer.status, headers, answer.body)
+    await _send(send, answer.status, headers, body)
+
+
+async def _send_stream(send: Send, client: _Client, answer: Answer, stream: Stream) -> None:
+    """Send what comes as it comes. Where it breaks off, the answer is left without its end, upon
+    which the server closes the connection (STRM-06)."""
+    loop = asyncio.get_running_loop()
+    more = asyncio.Event()
+    stream.on_more(partial(loop.call_soon_threadsafe, more.set))
+    headers = [(b"content-type", answer.content_type.encode("latin-1"))]
+    headers += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        while True:
+            more.clear()
+            data = stream.take()
+            if data is None:
+                break
+            if data:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            else:
+                await _either(more, client.leaving, stream.remaining)
+            if client.leaving.done():
+                return
+        await send({"type": "http.response.body", "body": b""})
+    except StreamBroken:
+        return
+    finally:
+        stream.close()
+
+
+async def _either(more: asyncio.Event, leaving: asyncio.Future[Message], seconds: float) -> None:
+    """Wait for more, for the client to leave, or for so many seconds."""
+    woken = asyncio.ensure_future(more.wait())
+    try:
+        await asyncio.wait(
+            (woken, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        woken.cancel()
 
 
 async def _send(

@@ -14,6 +14,7 @@ from typing import Any
 
 from byoa.container.errors import ByoaError, user_frame
 from byoa.serve.compute import Compute
+from byoa.serve.inference_script import InferenceScript
 from byoa.serve.model import Loaded, try_out
 
 LOADING, READY, FAILED = "loading", "ready", "failed"
@@ -24,7 +25,7 @@ class Host:
 
     def __init__(
         self,
-        load: Callable[[], Loaded],
+        load: Callable[[], Loaded | InferenceScript],
         compute: Compute,
         *,
         startup_timeout: float,
@@ -34,7 +35,7 @@ class Host:
     ) -> None:
         self.compute = compute
         self.state = LOADING
-        self.loaded: Loaded | None = None
+        self.loaded: Loaded | InferenceScript | None = None
         self.error: dict[str, Any] | None = None
         self._load = load
         self._on_ready = on_ready
@@ -82,7 +83,8 @@ class Host:
     def _run(self) -> None:
         try:
             loaded = self._load()
-            try_out(loaded)
+            if isinstance(loaded, Loaded):  # a script has a function for it
+                try_out(loaded)
         except BaseException as error:  # a model that calls sys.exit has failed as well
             self._fail(error)
             return

@@ -5,22 +5,25 @@ Everything that can be wrong with a model archive is said here, with what the di
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from byoa.algorithms import Algorithm
 from byoa.algorithms.registry import find
-from byoa.container import account, contract
+from byoa.container import contract
 from byoa.container.errors import AlgorithmError
 from byoa.container.formats.predictions import count
 from byoa.container.manifest import MANIFEST, Manifest, read_manifest
 
 _SHOWN_ENTRIES = 30
 
-_importing = threading.Lock()  # sys.path and sys.modules are everybody's
+_importing = threading.RLock()  # sys.path and sys.modules are everybody's
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Loaded:
     model: Any
     features: int | None  # None where nothing tells
     sample: list[list[float]] | None
+    streams: bool = False  # whether predict yields its answer piece by piece
 
     @property
     def max_batch(self) -> int | None:
@@ -56,36 +60,10 @@ class Loaded:
             ) from error
 
 
-def load(
+def load_algorithm(
     model_dir: Path, *, algorithm: str | None = None, device: str = "cpu", alone: bool = True
 ) -> Loaded:
-    """Load the model in `model_dir`; `algorithm` overrides the one that the manifest names.
-
-    Where it is not `alone` in the process, the modules that it brings in `code/` are its own:
-    another model may bring others of the same names. They import what they need at their top.
-
-    Raises AlgorithmError for a directory without a model that can be served, and whatever the
-    algorithm itself raises.
-    """
-    try:
-        return _load(model_dir, algorithm, device, alone)
-    except (OSError, AlgorithmError) as error:
-        # A library may well call a file missing that it only may not open.
-        path = account.unreadable(model_dir)
-        if path is None:
-            raise
-        raise AlgorithmError(
-            "MODEL_FILE_UNREADABLE",
-            f"{path} is {account.describe(path)}: {account.own()}, who serves it, may not read it"
-            f" ({type(error).__name__}: {error.strerror if isinstance(error, OSError) else error})",
-            where=str(model_dir),
-            expected="files that every user can read, as SageMaker extracts them",
-            remedy="chmod -R a+rX the model's files before they are archived, or start the"
-            " container as root, as SageMaker does: then they are served as root",
-        ) from None
-
-
-def _load(model_dir: Path, algorithm: str | None, device: str, alone: bool) -> Loaded:
+    """The algorithm that the manifest or `algorithm` names, with its model."""
     manifest = _manifest(model_dir, algorithm)
     sys.dont_write_bytecode = True  # the model directory is read-only by contract (HOST-40)
     if manifest is None:
@@ -102,11 +80,12 @@ def _load(model_dir: Path, algorithm: str | None, device: str, alone: bool) -> L
     except FileNotFoundError as error:
         raise AlgorithmError(
             "MODEL_FILE_MISSING",
-            f"{name}: load did not find {error.filename or error}; {_contents(model_dir)}",
+            f"{name}: load did not find {error.filename or error}; {contents(model_dir)}",
             where=str(model_dir),
             expected="the files that train left in its model_dir, at the root of model.tar.gz",
         ) from error
-    return Loaded(name, instance, model, features, sample)
+    streams = inspect.isgeneratorfunction(instance.predict)
+    return Loaded(name, instance, model, features, sample, streams)
 
 
 def _kind(name: str, model_dir: Path, alone: bool) -> type[Algorithm]:
@@ -114,17 +93,27 @@ def _kind(name: str, model_dir: Path, alone: bool) -> type[Algorithm]:
     code = model_dir / "code"
     if not code.is_dir():
         return find(name)
+    with own_modules(code, alone):
+        kind = find(name)
+        if not alone:
+            kind.Hyperparameters.fields()  # their types are looked up in the module by its name
+        return kind
+
+
+@contextlib.contextmanager
+def own_modules(code: Path, alone: bool) -> Iterator[None]:
+    """Modules in `code` can be imported in this block, and after it where the model is `alone`;
+    else they are forgotten with it, so that another model may bring others of the same names."""
     if alone:
         if str(code) not in sys.path:
             sys.path.insert(0, str(code))
-        return find(name)
+        yield
+        return
     with _importing:
         sys.path.insert(0, str(code))
         before = set(sys.modules)
         try:
-            kind = find(name)
-            kind.Hyperparameters.fields()  # their types are looked up in the module by its name
-            return kind
+            yield
         finally:
             sys.path.remove(str(code))
             for each in set(sys.modules) - before:
@@ -144,7 +133,7 @@ def _manifest(model_dir: Path, algorithm: str | None) -> Manifest | None:
         raise AlgorithmError(
             "MODEL_WRAPPED",
             f"model.tar.gz holds {inner}/{MANIFEST}, expected {MANIFEST} at the root;"
-            f" {_contents(model_dir)}",
+            f" {contents(model_dir)}",
             where=str(model_dir),
             expected="the model's files at the root of the archive",
             remedy=f"pack it without the directory: tar -C {inner} -czf model.tar.gz .",
@@ -153,15 +142,16 @@ def _manifest(model_dir: Path, algorithm: str | None) -> Manifest | None:
         return None
     raise AlgorithmError(
         "MODEL_MISSING",
-        f"no model to serve: {_contents(model_dir)}",
+        f"no model to serve: {contents(model_dir)}",
         where=str(model_dir),
-        expected=f"{MANIFEST}, which a byoa training job leaves beside the model's files",
+        expected=f"{MANIFEST}, which a byoa training job leaves beside the model's files, or"
+        " code/inference.py",
         remedy="set ModelDataUrl to the model.tar.gz of such a job, or"
         f" {contract.ALGORITHM_VARIABLE} to an algorithm that reads what is there",
     )
 
 
-def _contents(model_dir: Path) -> str:
+def contents(model_dir: Path) -> str:
     """What is in the directory, on one line, for an error."""
     if not model_dir.is_dir():
         return f"{model_dir} does not exist"
@@ -198,7 +188,14 @@ def try_out(loaded: Loaded) -> None:
     """
     if not loaded.sample:
         return
+    if loaded.streams:
+        next(loaded.predict(_sample(loaded)), None)
+        return
+    records = _sample(loaded)
+    check_predictions(loaded.predict(records), len(records))
+
+
+def _sample(loaded: Loaded) -> Any:
     import numpy as np
 
-    records = np.ascontiguousarray(loaded.sample, dtype=np.float32)
-    check_predictions(loaded.predict(records), len(records))
+    return np.ascontiguousarray(loaded.sample, dtype=np.float32)

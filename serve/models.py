@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 from byoa.container.errors import ByoaError
 from byoa.container.hardware import size
 from byoa.serve.compute import Compute
+from byoa.serve.inference_script import InferenceScript
 from byoa.serve.model import Loaded, try_out
 
 NAME_LIMIT_BYTES = 240  # of a file's name, with what encloses it
@@ -60,7 +61,7 @@ class Entry:
 class Served:
     """A model in this worker's memory, with the thread that runs it."""
 
-    loaded: Loaded
+    loaded: Loaded | InferenceScript
     compute: Compute
 
 
@@ -120,7 +121,7 @@ class Models:
     def __init__(
         self,
         catalogue: Catalogue,
-        load: Callable[[Path], Loaded],
+        load: Callable[[Path], Loaded | InferenceScript],
         compute: Callable[[], Compute],
         inside: Callable[[str], Path],
         *,
@@ -217,9 +218,10 @@ class Models:
         compute = self._compute()
         compute.start()
 
-        def load() -> Loaded:
+        def load() -> Loaded | InferenceScript:
             loaded = self._load(directory)
-            try_out(loaded)
+            if isinstance(loaded, Loaded):
+                try_out(loaded)
             return loaded
 
         started = time.monotonic()

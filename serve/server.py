@@ -48,6 +48,8 @@ class Plan:
     threads: str
     model_dir: Path
     algorithm: str | None
+    program: str | None = None  # the inference script that SAGEMAKER_PROGRAM names …
+    code: Path | None = None  # … and where its code is, None for the model's own code/
     models_bytes: int = 0  # a worker's share of the memory, in multi-model mode
     user: account.Account | None = None  # whom the workers become; None: as the server is
     user_note: str = ""
@@ -75,7 +77,8 @@ class Plan:
 
 
 def make_plan(
-    settings: Settings, found: hardware.Hardware, environ: Mapping[str, str] = os.environ
+    settings: Settings, found: hardware.Hardware, environ: Mapping[str, str] = os.environ, *,
+    code: Path | None = None,
 ) -> Plan:
     """One worker a usable CPU, or a GPU; pinned where the container has the CPUs to itself."""
     cpus = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
@@ -97,6 +100,8 @@ def make_plan(
         threads=environ.get("OMP_NUM_THREADS", "1"),
         model_dir=model_dir,
         algorithm=environ.get(contract.ALGORITHM_VARIABLE) or None,
+        program=environ.get(contract.PROGRAM_VARIABLE) or None,
+        code=code,
         models_bytes=settings.models_memory * MEGABYTE if settings.models_memory
         else int(MODELS_SHARE * found.memory_bytes / workers),
     )
@@ -301,7 +306,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         return Core(self._host(), self.settings, workers=self.plan.workers)
 
     def _many(self) -> Any:
-        from byoa.serve.model import load
         from byoa.serve.models import Catalogue, Models
         from byoa.serve.multi_model import MultiModelCore
 
@@ -309,13 +313,23 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.board.set_ready(self._slot)
         models = Models(
             Catalogue(self.catalogue),
-            partial(load, algorithm=plan.algorithm, device=plan.device, alone=False),
+            partial(self._loader(), alone=False),
             self._compute,
             contract.Layout.from_environment().inside,
             budget_bytes=plan.models_bytes,
             startup_timeout=settings.startup_timeout,
         )
         return MultiModelCore(models, settings, workers=plan.workers)
+
+    def _loader(self) -> Any:
+        """What loads a model's directory in this worker."""
+        from byoa.serve.loading import load
+
+        plan = self.plan
+        return partial(
+            load, algorithm=plan.algorithm, program=plan.program, code=plan.code,
+            device=plan.device,
+        )
 
     def _compute(self) -> Any:
         from byoa.serve.compute import Compute
@@ -327,12 +341,9 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _host(self) -> Any:
         from byoa.serve.host import LOADING, Host
-        from byoa.serve.model import load
 
         host = Host(
-            partial(
-                load, self.plan.model_dir, algorithm=self.plan.algorithm, device=self.plan.device
-            ),
+            partial(self._loader(), self.plan.model_dir),
             self._compute(),
             startup_timeout=self.settings.startup_timeout,
             on_ready=partial(self.board.set_ready, self._slot),

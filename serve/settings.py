@@ -105,6 +105,8 @@ SETTINGS: tuple[Setting, ...] = (
             ("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "SAGEMAKER_MODEL_SERVER_TIMEOUT"),
             _seconds(1, 3600), contract.INVOCATION_TIMEOUT_SECONDS,
             "seconds of an invocation; just before, the server answers 504 itself"),
+    Setting("stream_seconds", ("BYOA_STREAM_SECONDS",), _seconds(1, 86400), 480.0,
+            "seconds of an answer that is sent while it is made; beyond them it is cut (HOST-31)"),
     Setting("startup_timeout", ("SAGEMAKER_STARTUP_TIMEOUT",), _seconds(1, 3600), 600.0,
             "seconds to load the model; beyond them loading counts as failed"),
     Setting("graceful_timeout", ("BYOA_GRACEFUL_TIMEOUT",), _integer(1, GRACE_LIMIT_SECONDS), 25,
@@ -159,6 +161,7 @@ class Settings:
     host: str
     workers: int | None
     timeout: float
+    stream_seconds: float
     startup_timeout: float
     graceful_timeout: int
     keepalive: int

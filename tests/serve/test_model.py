@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from byoa.container.errors import AlgorithmError, HyperparameterError
-from byoa.serve.model import check_predictions, load, try_out
+from byoa.serve.loading import load
+from byoa.serve.model import check_predictions, try_out
 
 
 def test_a_model_is_loaded_by_its_manifest_and_tried_out(model_directory, scripted):
@@ -33,11 +34,11 @@ def test_a_model_directory_that_is_not_there_is_told(tmp_path):
 def test_a_directory_without_a_manifest_is_listed(tmp_path):
     """Pain 16: what was found, and what was expected."""
     (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "inference.py").write_text("pass")
+    (tmp_path / "code" / "helper.py").write_text("pass")
     (tmp_path / "weights.bin").write_bytes(b"123")
     with pytest.raises(AlgorithmError) as caught:
         load(tmp_path)
-    assert "code/inference.py (4 bytes), weights.bin (3 bytes)" in caught.value.message
+    assert "code/helper.py (4 bytes), weights.bin (3 bytes)" in caught.value.message
     assert "byoa.json" in caught.value.expected
 
 

@@ -12,7 +12,7 @@ from byoa.container import account
 from byoa.container.account import Account
 from byoa.container.errors import AlgorithmError, ContractError
 from byoa.container.hardware import Hardware
-from byoa.serve.model import load
+from byoa.serve.loading import load
 from byoa.serve.server import make_plan
 from byoa.serve.settings import read
 

@@ -1,0 +1,84 @@
+"""The `context` that an inference script's functions may take as their last argument.
+
+Its methods are those of multi-model-server's, for which such scripts are written; the index that
+they take is that of a request in a batch, which is 0 here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from byoa.container.errors import AlgorithmError
+from byoa.serve.messages import Request
+
+
+class Context:
+    """Of one request, or of loading where there is none. `system_properties`: model_dir, gpu_id
+    (None on a CPU), batch_size, server_name."""
+
+    def __init__(
+        self, model_dir: Path, device: str, request: Request | None = None, request_id: str = ""
+    ) -> None:
+        self.model_name = model_dir.name
+        self.manifest: dict[str, Any] = {}
+        self.system_properties: dict[str, Any] = {
+            "model_dir": str(model_dir),
+            "gpu_id": 0 if device == "cuda" else None,
+            "batch_size": 1,
+            "server_name": "byoa",
+        }
+        self.status = 200
+        self.content_type: str | None = None
+        self._request = request
+        self._request_id = request_id
+        self._headers: dict[str, str] = {}
+
+    # --- the request ---
+
+    def get_request_id(self, idx: int = 0) -> str:
+        _first(idx)
+        return self._request_id
+
+    def get_request_header(self, idx: int, key: str) -> str | None:
+        """A header of the request, whatever the case of its name; None where it has none."""
+        return self.get_all_request_header(idx).get(key.lower())
+
+    def get_all_request_header(self, idx: int) -> dict[str, str]:
+        """All headers, by their names in lower case."""
+        _first(idx)
+        return dict(self._request.headers) if self._request is not None else {}
+
+    # --- the answer ---
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        """The status of the answer; HTTP's own phrase goes with it."""
+        _first(idx)
+        self.status = code
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        _first(idx)
+        self.content_type = value
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        _first(idx)
+        self._headers[key] = value
+
+    def get_response_headers(self, idx: int) -> dict[str, str]:
+        _first(idx)
+        return dict(self._headers)
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return tuple(
+            (name, value) for name, value in self._headers.items()
+            if name.lower() not in ("content-type", "content-length")
+        )
+
+
+def _first(idx: int) -> None:
+    if idx != 0:
+        raise AlgorithmError(
+            "CONTEXT_INDEX", f"the context has no request {idx}",
+            expected="0: handlers are called for one request at a time",
+        )

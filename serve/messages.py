@@ -1,0 +1,30 @@
+"""What passes between a door and the core: a request, and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from byoa.serve.streaming import Stream
+
+JSON = "application/json"
+
+
+class Request(NamedTuple):
+    """`path` without its query; `headers` with lower-case names (HOST-35)."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    query: str = ""
+
+
+class Answer(NamedTuple):
+    """`body` is whole, or a Stream that is sent as it comes (STRM-01)."""
+
+    status: int
+    body: bytes | Stream
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
