@@ -107,7 +107,7 @@ def test_every_command_and_snippet_runs(
     folder.mkdir()
     first, *steps = _steps(_chapters()[0], folder)
     assert "make demo" in first
-    _run([step.replace("8080", port) for step in steps], folder, clean_environment, 240)
+    _run([step.replace("8080", port) for step in steps], folder, clean_environment, 480)
 
 
 @pytest.mark.docker
