@@ -22,6 +22,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from byoa.container import contract
@@ -39,6 +40,7 @@ from byoa.serve.inference_script import InferenceScript
 from byoa.serve.messages import Answer, Request
 from byoa.serve.model import Loaded
 from byoa.serve.pieces import Pieces, negotiate
+from byoa.serve.sessions import SessionLost, Sessions
 from byoa.serve.settings import MEGABYTE, Settings
 from byoa.serve.streaming import Stream
 
@@ -84,7 +86,10 @@ class Responder(ABC):
     def __init__(self, settings: Settings, *, workers: int = 1) -> None:
         self.settings = settings
         self._workers = workers
-        self._ready = Answer(200, b'{"state":"ready"}')
+        self._sessions = (
+            Sessions(Path(settings.sessions_path), settings.session_seconds)
+            if settings.sessions else None
+        )
 
     def answer(self, request: Request) -> Answer:
         """The answer to any request; waits for the model where it must."""
@@ -161,10 +166,7 @@ class Responder(ABC):
             return plain
         request = plain
         if isinstance(loaded, InferenceScript):
-            script, default = loaded, self.settings.default_accept
-            return self._call(request, target.compute, lambda: script.respond(
-                request, default, _request_id(request)
-            ))
+            return self._scripted(request, target.compute, loaded)
         if not request.body:
             return self.refuse(request, 400, DataError(
                 "BODY_EMPTY", "the request has no body", expected="at least one record",
@@ -188,6 +190,23 @@ class Responder(ABC):
         except Exception as error:
             return self.failed(request, error)
         return Job(request, Work(loaded, features), target.compute, encoder, answer_media)
+
+    def _scripted(
+        self, request: Request, compute: Compute, script: InferenceScript
+    ) -> Answer | Call:
+        """A call of an inference script, with its session where it has one."""
+        try:
+            session = None if self._sessions is None else self._sessions.of(request)
+        except SessionLost as error:
+            return self.refuse(request, 424, error.to_json())
+        except Exception as error:
+            return self.failed(request, error)
+        if isinstance(session, Answer):
+            return session
+        default = self.settings.default_accept
+        return self._call(request, compute, lambda: script.respond(
+            request, default, _request_id(request), session
+        ))
 
     def _stream(
         self, request: Request, compute: Compute, loaded: Loaded, decoder: Format, media: MediaType

@@ -11,6 +11,7 @@ from typing import Any
 
 from byoa.container.errors import AlgorithmError
 from byoa.serve.messages import Request
+from byoa.serve.sessions import Session
 
 
 class Context:
@@ -18,7 +19,8 @@ class Context:
     (None on a CPU), batch_size, server_name."""
 
     def __init__(
-        self, model_dir: Path, device: str, request: Request | None = None, request_id: str = ""
+        self, model_dir: Path, device: str, request: Request | None = None, request_id: str = "",
+        session: Session | None = None,
     ) -> None:
         self.model_name = model_dir.name
         self.manifest: dict[str, Any] = {}
@@ -28,6 +30,7 @@ class Context:
             "batch_size": 1,
             "server_name": "byoa",
         }
+        self.session = session  # None where sessions are off, or the request has none
         self.status = 200
         self.content_type: str | None = None
         self._request = request

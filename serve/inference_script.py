@@ -20,6 +20,7 @@ from byoa.serve.handlers import Handler
 from byoa.serve.messages import Answer, Request
 from byoa.serve.model import own_modules
 from byoa.serve.pieces import Pieces
+from byoa.serve.sessions import Session
 
 # The types whose bodies a handler is given as text; all others come as bytes.
 _TEXT = ("application/json", "text/csv")
@@ -38,14 +39,16 @@ class InferenceScript:
         self._model_dir = model_dir
         self._device = device
 
-    def respond(self, request: Request, default_accept: str, request_id: str) -> Answer | Pieces:
+    def respond(
+        self, request: Request, default_accept: str, request_id: str, session: Session | None = None
+    ) -> Answer | Pieces:
         """The answer to a request; raises what the author's functions raise, and DataError for
         what the defaults cannot read or write."""
         headers = request.headers
         content_type = headers.get("content-type", "")
         asked = headers.get("accept", "").strip()
         accept = default_accept if asked in ("", "*/*") else asked  # ITK-04
-        context = Context(self._model_dir, self._device, request, request_id)
+        context = Context(self._model_dir, self._device, request, request_id, session)
         try:
             result = self._result(request.body, content_type, accept, context)
         except Exception:

@@ -14,7 +14,7 @@ from byoa.serve.model import Loaded, load_algorithm
 
 def load(
     model_dir: Path, *, algorithm: str | None = None, program: str | None = None,
-    code: Path | None = None, device: str = "cpu", alone: bool = True,
+    code: Path | None = None, device: str = "cpu", alone: bool = True, sessions: bool = False,
 ) -> Loaded | InferenceScript:
     """Load the model in `model_dir`; `algorithm` overrides the one that its manifest names,
     `program` and `code` are as in `script_place.find`.
@@ -31,6 +31,12 @@ def load(
         path = script_place.find(model_dir, algorithm=algorithm, program=program, code=code)
         if path is not None:
             return load_script(path, model_dir, device, alone=alone)
+        if sessions:
+            raise AlgorithmError(
+                "SESSIONS_UNSUPPORTED", "stateful sessions are on, and an algorithm is to answer",
+                expected="an inference script: an algorithm's predict is not given a session",
+                remedy="remove SAGEMAKER_ENABLE_STATEFUL_SESSIONS, or answer by code/inference.py",
+            )
         return load_algorithm(model_dir, algorithm=algorithm, device=device, alone=alone)
     except (OSError, AlgorithmError) as error:
         # A library may well call a file missing that it only may not open.

@@ -328,7 +328,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         plan = self.plan
         return partial(
             load, algorithm=plan.algorithm, program=plan.program, code=plan.code,
-            device=plan.device,
+            device=plan.device, sessions=self.settings.sessions,
         )
 
     def _compute(self) -> Any:

@@ -126,6 +126,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("models_memory", ("BYOA_MODELS_MEMORY_MB",), _integer(1, 1 << 24), None,
             "megabytes that a worker may take with its models in multi-model mode; default its"
             " share of 90 % of the container's"),
+    Setting("sessions", ("SAGEMAKER_ENABLE_STATEFUL_SESSIONS",), _flag, False,
+            "stateful sessions, for inference scripts (SESS-03)"),
+    Setting("session_seconds", ("SAGEMAKER_SESSIONS_EXPIRATION",), _seconds(1, 604800), 1200.0,
+            "seconds that a session lives"),
+    Setting("sessions_path", ("SAGEMAKER_SESSIONS_PATH",), _text, "/dev/shm/byoa-sessions",  # noqa: S108 - shared memory
+            "where sessions are kept: a directory that the workers may make"),
     Setting("default_accept", ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",), _text, "application/json",
             "the answer's type where a request has no Accept, or */* (ITK-04)"),
     Setting("inline", ("BYOA_INLINE",), _flag, True,
@@ -171,6 +177,9 @@ class Settings:
     payload_limit: int  # bytes; 0 for no limit
     multi_model: bool
     models_memory: int | None  # megabytes; None is resolved by the plan
+    sessions: bool
+    session_seconds: float
+    sessions_path: str
     default_accept: str
     inline: bool
     pin: bool | None

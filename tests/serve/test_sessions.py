@@ -1,0 +1,86 @@
+"""Stateful sessions through a spawned server (SESS-01 … SESS-03)."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+COUNTING = '''
+def model_fn(model_dir):
+    return None
+
+def predict_fn(data, model, context):
+    if context.session is None:
+        return "none"
+    count = context.session.get("count", 0) + 1
+    context.session.put("count", count)
+    return count
+'''
+
+
+@pytest.fixture
+def counting(door, servers, tmp_path):
+    def prepare(model):
+        (model / "byoa.json").unlink()
+        (model / "code").mkdir()
+        (model / "code" / "inference.py").write_text(COUNTING)
+
+    def start(**variables):
+        return servers(
+            door, prepare=prepare, SAGEMAKER_ENABLE_STATEFUL_SESSIONS="true",
+            SAGEMAKER_SESSIONS_PATH=str(tmp_path / "sessions"), BYOA_WORKERS="2", **variables,
+        )
+
+    return start
+
+
+def opened(server):
+    answer = server.invoke("1", X_Amzn_SageMaker_Session_Id="NEW_SESSION")
+    assert answer.status == 200, answer.body
+    told = answer.headers["x-amzn-sagemaker-new-session-id"]
+    match = re.fullmatch(r"([0-9a-f-]{36}); Expires=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told)
+    assert match is not None, told
+    return match[1]
+
+
+def test_a_session_is_opened_used_and_closed(counting, tmp_path):
+    """SESS-01, SESS-02: whichever worker answers."""
+    server = counting()
+    first, second = opened(server), opened(server)
+    assert first != second
+    counts = [server.invoke("1", X_Amzn_SageMaker_Session_Id=first).json for _ in range(6)]
+    assert counts == [1, 2, 3, 4, 5, 6]
+    assert server.invoke("1", X_Amzn_SageMaker_Session_Id=second).json == 1
+    assert server.invoke("1").json == "none"
+    closed = server.invoke('{"requestType": "CLOSE"}', "application/json",
+                           X_Amzn_SageMaker_Session_Id=first)
+    assert closed.status == 200
+    assert closed.headers["x-amzn-sagemaker-closed-session-id"] == first
+    assert [path.name for path in (tmp_path / "sessions").iterdir()] == [second]
+    lost = server.invoke("1", X_Amzn_SageMaker_Session_Id=first)
+    assert (lost.status, lost.json["code"]) == (424, "SESSION_LOST")
+    asked = server.invoke('{"requestType":"NEW_SESSION"}', "application/json")
+    assert "x-amzn-sagemaker-new-session-id" in asked.headers
+
+
+def test_what_is_no_session_is_refused(counting):
+    """SESS-03: malformed is 400, a session that failed 424."""
+    server = counting(SAGEMAKER_SESSIONS_EXPIRATION="1")
+    for wrong in ("../../etc", "x" * 50):
+        refused = server.invoke("1", X_Amzn_SageMaker_Session_Id=wrong)
+        assert (refused.status, refused.json["code"]) == (400, "SESSION_INVALID")
+    missing = server.invoke('{"requestType": "CLOSE"}', "application/json")
+    assert (missing.status, missing.json["code"]) == (400, "SESSION_MISSING")
+    short = opened(server)
+    server.wait_for(
+        lambda: server.invoke("1", X_Amzn_SageMaker_Session_Id=short).status == 424
+    )
+
+
+def test_sessions_are_for_scripts(servers):
+    server = servers(wait=False, SAGEMAKER_ENABLE_STATEFUL_SESSIONS="true")
+    server.wait_for(lambda: server.ping() == 503
+                    and json.loads(server.call("GET", "/ping").body).get("code")
+                    == "SESSIONS_UNSUPPORTED")
