@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from byoa.container.errors import ByoaError
 from byoa.local import client
-from byoa.local.commands.leftovers import count_running, left_running
+from byoa.local.commands.leftovers import count_running, end_left_running
 from byoa.local.commands.options import add_home, add_json, command, settings
+from byoa.local.runners import identity
 from byoa.local.settings import RUNNERS
 
 DETACH_SECONDS = 20.0
 # The server stops its endpoints (30 s each at most, together) and jobs before it leaves.
 DOWN_SECONDS = 60.0
-LEFT_SECONDS = 10.0  # that containers of a killed server have to stop
 
 
 def add(commands: Any) -> None:
@@ -116,25 +116,32 @@ def run_down(args: argparse.Namespace) -> int:
     record = client.read_record(home)
     if record is None:
         print(f"no local SageMaker runs with {home}")
-        left = left_running(chosen)
-        for container in left:
-            container.terminate()
-        end = time.monotonic() + LEFT_SECONDS
-        for container in left:
-            container.stop(max(0.0, end - time.monotonic()))
-        if left:
-            print(f"stopped what an earlier one left running: {len(left)} container(s)")
+        number, jobs = end_left_running(chosen)
+        if number:
+            print(f"stopped what an earlier one left running: {number} container(s)")
+        if jobs:
+            print(f"the next `byoa up` ends as Stopped, with what they have saved:"
+                  f" {', '.join(jobs)}")
         return 0
     pid = record["pid"]
-    os.kill(pid, signal.SIGTERM)
-    if _await(lambda: client.read_record(home) is None or None, DOWN_SECONDS) is None:
+    started = identity.start_time(pid)  # the number alone may be another's in a moment
+    identity.send(pid, started, signal.SIGTERM)
+    # Its record goes before it does, and its port with it.
+    if not identity.wait_for_end(pid, started, DOWN_SECONDS) or _runs(home, pid):
         raise ByoaError(
             "SERVER_NOT_STOPPED",
-            f"process {pid} did not stop in {DOWN_SECONDS:.0f} s",
-            remedy=f"see its log, or end it with `kill -9 {pid}`: nothing stored is lost",
+            f"process {pid} has been told to stop, and still runs",
+            remedy="it may be uploading what its jobs have made: see its log, and run `byoa down`"
+            f" again; or end it with `kill -9 {pid}`: nothing stored is lost, and `byoa down` then"
+            " ends what it left running",
         )
     print(f"stopped process {pid}")
     return 0
+
+
+def _runs(home: Path, pid: int) -> bool:
+    """Whether that process holds the state directory, even where it cannot be seen."""
+    return (client.read_record(home) or {}).get("pid") == pid
 
 
 def run_status(args: argparse.Namespace) -> int:

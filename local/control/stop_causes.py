@@ -25,3 +25,9 @@ BY_SHUTDOWN = Cause(
     "Stopped", "Training job stopped: the local service was shut down",
     "Stopping the training job: the local service is shut down",
 )
+BY_DOWN = Cause(
+    "Stopped",
+    "Training job stopped: the local service was killed, and `byoa down` ended what it had left"
+    " running",
+    "Stopping the training job: `byoa down` ends what a killed local service left running",
+)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from byoa.local.runners.identity import start_time
 
 COMMANDS = ("up", "down", "status", "env", "train", "serve", "jobs", "endpoints", "logs", "metrics",
             "image", "prune", "demo")
@@ -104,9 +108,34 @@ def test_a_server_in_the_background_comes_and_goes(
     assert record["jobs"] == 0
     down = byoa("down", *home, environment=clean_environment)
     assert down.returncode == 0, down.stderr
+    assert start_time(record["pid"]) is None, "it returned while the server was still there"
+    with socket.create_server(("127.0.0.1", int(record["url"].rpartition(":")[2]))):
+        pass  # its port is free
     after = byoa("status", *home, environment=clean_environment)
     assert after.returncode == 1
     assert "not running" in after.stdout
+
+
+def test_a_server_that_does_not_end_is_named_with_what_to_do(
+    new_sagemaker: Any, clean_environment: dict[str, str]
+) -> None:
+    server = new_sagemaker()
+    server.process.send_signal(signal.SIGSTOP)
+    code = (
+        "import sys; from byoa.local.commands import server; from byoa.local.cli import main;"
+        "server.DOWN_SECONDS = 0.5; sys.exit(main())"
+    )
+    try:
+        down = subprocess.run(
+            [sys.executable, "-c", code, "down", "--home", str(server.home)],
+            env=clean_environment, text=True, capture_output=True, timeout=60,
+        )
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert down.returncode == 1
+    assert "[SERVER_NOT_STOPPED]" in down.stderr
+    assert f"kill -9 {server.process.pid}" in down.stderr
+    assert server.process.wait(45) == 0
 
 
 def test_the_record_of_a_killed_server_is_not_believed(
@@ -156,7 +185,9 @@ def test_containers_that_a_killed_server_left_are_told_and_stopped(
         time.sleep(0.05)
     server.kill()
     assert "1 container(s) of an earlier one still run" in server.byoa("status").stdout
-    assert "left running: 1 container(s)" in server.byoa("down").stdout
+    down = server.byoa("down").stdout
+    assert "left running: 1 container(s)" in down
+    assert "ends as Stopped, with what they have saved: sleeps" in down
     assert "still run" not in server.byoa("status").stdout
     server.start()
     assert _ends(server), "the next server finishes the job's record"

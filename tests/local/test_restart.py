@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
+import tarfile
 import time
 import uuid
 from collections.abc import Callable
@@ -225,6 +227,64 @@ def _kill_containers(home: Path) -> None:
     assert len(records) == 2
     for record in records:
         os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+
+
+DEAF = '''
+import os, pathlib, time
+ml = pathlib.Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+(ml / "model/half.txt").write_text("half")
+print("half", flush=True)
+time.sleep(600)
+'''
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["it saves", "it is killed"])
+def test_a_job_that_byoa_down_ends_for_a_killed_server_is_stopped_and_not_its_own_failure(
+    start_server: Any, training_request: Any, channel: Any, slow: Any, listens: bool
+) -> None:
+    """TRAIN-151: neither Failed with exit code 143, nor Completed with half a model."""
+    server = start_server()
+    image = slow(server)
+    if listens:
+        job = _submit(server, training_request, image, "down")
+        model = "done.txt"
+        _until(lambda: _printed(server, job, "tick"))
+    else:
+        server.client("s3").create_bucket(Bucket="down")
+        server.client("s3").put_object(Bucket="down", Key="code/run.py", Body=DEAF.encode())
+        job, model = "deaf", "half.txt"
+        server.client("sagemaker").create_training_job(**training_request(
+            job,
+            AlgorithmSpecification={
+                "TrainingImage": image, "TrainingInputMode": "File",
+                "ContainerEntrypoint": ["python3", "/opt/ml/input/data/code/run.py"],
+            },
+            InputDataConfig=[channel("code", "s3://down/code/")],
+            OutputDataConfig={"S3OutputPath": "s3://down/out"},
+        ))
+        _until(lambda: _printed(server, job, "half"))
+    server.kill()
+    assert job in server.byoa("down").stdout
+    assert server.onlooker.running() == []
+    server.start()
+    ended = _until(lambda: (s := _status(server, job))["TrainingJobStatus"] not in (
+        "InProgress", "Stopping") and s)
+    described = server.client("sagemaker").describe_training_job(TrainingJobName=job)
+
+    assert ended["TrainingJobStatus"] == "Stopped", described
+    assert "FailureReason" not in described
+    assert described["SecondaryStatusTransitions"][-1]["StatusMessage"] == (
+        "Training job stopped: the local service was killed, and `byoa down` ended what it had"
+        " left running"
+    )
+    key = described["ModelArtifacts"]["S3ModelArtifacts"].split("/", 3)[3]
+    body = server.client("s3").get_object(Bucket="down", Key=key)["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        assert model in archive.getnames()
+
+
+def _printed(server: Any, job: str, text: str) -> bool:
+    return any(text in path.read_text() for path in server.home.glob(f"logs/**/{job}/*"))
 
 
 @pytest.mark.process_only("an interpreter is kept ready as a process alone")
