@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from byoa.local.control.endpoint_configs import find_config
+from byoa.local.control.endpoint_configs import OF_CONFIGS, OF_VARIANTS, find_config
 from byoa.local.control.model_data import ModelData
-from byoa.local.control.models import artifacts_of, container_of, find_model
+from byoa.local.control.models import (
+    OF_CONTAINERS,
+    OF_MODELS,
+    artifacts_of,
+    container_of,
+    find_model,
+)
+from byoa.local.control.unsupported import without_effect
 from byoa.local.runtime.routing import RANDOM
 from byoa.local.settings import Caller
 from byoa.local.storage.state import Row, State
@@ -39,6 +46,8 @@ class Variant:
     instance_type: str = ""
     hostname: str | None = None  # ContainerHostname (HOST-04)
     isolated: bool = False  # EnableNetworkIsolation of the model
+    # Members of the model, its configuration and the variant that nothing here acts on.
+    without_effect: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,13 +108,15 @@ def deployment_of(state: State, caller: Caller, config_name: str, now: float) ->
     """The deployment of an endpoint configuration; ValidationException where a part is missing."""
     config = find_config(state, caller, config_name)
     variants = tuple(
-        _variant(each, find_model(state, caller, each["ModelName"]), now)
+        _variant(each, find_model(state, caller, each["ModelName"]), config.document, now)
         for each in config.document["ProductionVariants"]
     )
     return Deployment(uuid.uuid4().hex[:12], config_name, variants)
 
 
-def _variant(document: Mapping[str, Any], model: Row, now: float) -> Variant:
+def _variant(
+    document: Mapping[str, Any], model: Row, config: Mapping[str, Any], now: float
+) -> Variant:
     container = container_of(model.document)
     environment = dict(container.get("Environment") or {})
     if container.get("ContainerHostname"):
@@ -127,4 +138,8 @@ def _variant(document: Mapping[str, Any], model: Row, now: float) -> Variant:
         instance_type=document["InstanceType"],
         hostname=container.get("ContainerHostname"),
         isolated=bool(model.document.get("EnableNetworkIsolation")),
+        without_effect=[
+            *without_effect(config, OF_CONFIGS), *without_effect(document, OF_VARIANTS),
+            *without_effect(model.document, OF_MODELS), *without_effect(container, OF_CONTAINERS),
+        ],
     )

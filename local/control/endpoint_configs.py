@@ -30,6 +30,12 @@ _VARIANT_REFUSALS = {
     "CoreDumpConfig": "read the container's log in /aws/sagemaker/Endpoints/<endpoint>",
     "EnableSSMAccess": "read the container's log in /aws/sagemaker/Endpoints/<endpoint>",
 }
+# Accepted, and without effect here.
+OF_CONFIGS = ("KmsKeyId", "VpcConfig", "MetricsConfig.MetricPublishFrequencyInSeconds")
+OF_VARIANTS = (
+    "VolumeSizeInGB", "InferenceAmiVersion", "CapacityReservationConfig",
+    "RoutingConfig.PrefixAwareRoutingConfig",
+)
 _STRATEGIES = ("LEAST_OUTSTANDING_REQUESTS", "RANDOM")
 
 

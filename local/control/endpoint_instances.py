@@ -7,7 +7,6 @@ falls ill, and stops it. What it saw goes into the endpoint's FailureReason in i
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,8 +27,9 @@ from byoa.local.control.deployments import Variant
 from byoa.local.control.health import Ping, ping
 from byoa.local.control.instance_files import Place
 from byoa.local.control.instance_limits import limits_of
-from byoa.local.control.log_follower import LogFollower, LogService, cloudwatch
+from byoa.local.control.log_follower import LogFollower, LogService, begin, cloudwatch, tail
 from byoa.local.control.model_data import MANY, remove_tree
+from byoa.local.control.unsupported import effect_note
 from byoa.local.runners.base import Container, ContainerSpec, Runner
 from byoa.local.runners.listeners import described, is_loopback
 from byoa.local.runtime.routing import Backend
@@ -43,7 +43,6 @@ UNHEALTHY_PINGS = 3  # in a row, after InService (HOST-24)
 EXITS_BEFORE_FAILURE = 2  # in a row, before InService
 BACKOFF_SECONDS = (0.2, 30.0)  # first and longest pause before a restart after InService
 STEADY_SECONDS = 60.0  # a container healthy for so long starts with a short pause again
-_TAIL_BYTES = 8192
 _TAIL_LINES = 15
 
 _log = logging.getLogger("byoa.endpoints")
@@ -158,6 +157,7 @@ class Instance:
     def _fetch(self) -> bool:
         """Put the model into ml/model; False when it cannot be had."""
         self.place.write()
+        begin(self._log_path, effect_note(self._variant.without_effect))
         layout = Layout(self.place.directory / "ml")
         fetched = self.place.directory / "fetched"
         if fetched.exists():
@@ -372,12 +372,12 @@ class Instance:
             f" Seen: {reason}."
         )
         room = FAILURE_LIMIT_CHARACTERS - len(head) - len(" Log: ")
-        tail = _tail(self._log_path)
-        if not tail or room < 40:
+        end = tail(self._log_path, _TAIL_LINES)
+        if not end or room < 40:
             return head
-        if len(tail) > room:
-            tail = "…" + tail[-room + 1 :]
-        return f"{head} Log: {tail}"
+        if len(end) > room:
+            end = "…" + end[-room + 1 :]
+        return f"{head} Log: {end}"
 
 
 def _listens_elsewhere(container: Container) -> str | None:
@@ -395,14 +395,3 @@ def _exit_words(ended: Exit) -> str:
     if ended.signal is not None:
         return f"the container was ended by signal {ended.signal}"
     return f"the container exited with code {ended.code}"
-
-
-def _tail(path: Path) -> str:
-    """The last lines of a log file."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-    return "\n".join(text.strip().splitlines()[-_TAIL_LINES:])

@@ -5,7 +5,9 @@ The file is the record: a server that starts again reads it from its beginning, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +18,10 @@ from byoa.local.settings import Caller
 
 POLL_SECONDS = 0.1
 CHUNK_BYTES = 1 << 20
+TAIL_BYTES = 8192
 FINISH_SECONDS = 60.0  # to read what is left of a log, after its writer has ended
+
+NOTE_PREFIX = "byoa: "  # of what this service adds to a log
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +117,26 @@ class LogFollower:
                 if sink not in self._failed:
                     self._failed.append(sink)
                     log.exception("%d lines of %s are not handed on", len(events), self._path)
+
+
+def begin(path: Path, note: str | None) -> None:
+    """Begin a log with a line of byoa's own, if there is something to say and no log yet."""
+    if note is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+        file.write(f"{NOTE_PREFIX}{note}\n")
+
+
+def tail(path: Path, lines: int) -> str:
+    """The last lines of a log, of its last 8 KiB."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return "\n".join(text.strip().splitlines()[-lines:])
 
 
 def cloudwatch(logs: LogService, caller: Caller, group: str, stream: str) -> Sink:

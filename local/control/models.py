@@ -24,6 +24,9 @@ _CONTAINER_REFUSALS = {
     "InferenceSpecificationName": "name Image and ModelDataUrl of the package in the container",
     "ContainerMetricsConfig": "read the endpoint's metrics in the namespace AWS/SageMaker",
 }
+# Accepted, and without effect here.
+OF_MODELS = ("VpcConfig",)
+OF_CONTAINERS = ("ImageConfig.RepositoryAuthConfig",)
 
 
 class Models:

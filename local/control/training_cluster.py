@@ -82,6 +82,12 @@ class TrainingCluster:
             if host.container is None:
                 host.start(row, entries[host.name], access, warm.pop(host.name, None))
 
+    def begin_log(self, row: Row, note: str | None) -> None:
+        """Put a line of byoa's own before the first host's first, in the job's first attempt."""
+        if "former_hosts" not in row.document:
+            first = self.hosts[0]
+            first.begin_log(host_entries(row)[first.name], note)
+
     def follow(self, row: Row) -> None:
         entries = host_entries(row)
         for host in self.hosts:

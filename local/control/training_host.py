@@ -16,7 +16,14 @@ from byoa.local.control.channel_sources import DownloadError, Share
 from byoa.local.control.channels_download import download, read_only_channels
 from byoa.local.control.directory_sync import DirectorySync
 from byoa.local.control.instance_groups import place_of
-from byoa.local.control.log_follower import Event, LogFollower, cloudwatch, mirror_path
+from byoa.local.control.log_follower import (
+    Event,
+    LogFollower,
+    begin,
+    cloudwatch,
+    mirror_path,
+    tail,
+)
 from byoa.local.control.pipe_feed import Interrupted
 from byoa.local.control.training_container import container_spec, write_config
 from byoa.local.control.training_output import synced_places
@@ -87,6 +94,10 @@ class TrainingHost:
         shown = read_only_channels(self._own, self.layout)
         self.container = self._services.runner.start(replace(spec, read_only=shown), warm)
 
+    def begin_log(self, entry: HostEntry, note: str | None) -> None:
+        """Put a line of byoa's own before the container's first, if it has printed none yet."""
+        begin(self._log(entry), note)
+
     def follow(self, entry: HostEntry) -> None:
         """Hand on the container's lines, feed its pipes and sync its directories, from now on."""
         self._pipes.start()
@@ -136,6 +147,10 @@ class TrainingHost:
         """Only now is the last line in the log service; to be called when the container ended."""
         if self._follower is not None:
             self._follower.finish()
+
+    def last_line(self, entry: HostEntry) -> str:
+        """The last that it printed; empty where it printed nothing."""
+        return tail(self._log(entry), 1)
 
     def finish_syncs(self) -> list[str]:
         """Upload what has changed since; what was left out. Raises ByoaError or OSError."""

@@ -57,6 +57,14 @@ _RESOURCE_REFUSALS = {
     "InstancePlacementConfig": "leave it out",
     "InstancePreferences": "use InstanceType, or InstanceGroups for several types at once",
 }
+# Accepted, and without effect here; so are RoleArn, VolumeSizeInGB and much of InstanceType, which
+# every request has.
+WITHOUT_EFFECT = (
+    "VpcConfig", "EnableInterContainerTrafficEncryption", "OutputDataConfig.KmsKeyId",
+    "ResourceConfig.VolumeKmsKeyId", "StoppingCondition.MaxPendingTimeInSeconds",
+    "AlgorithmSpecification.TrainingImageConfig.TrainingRepositoryAuthConfig",
+    "InfraCheckConfig.EnableInfraCheck", "SessionChainingConfig.EnableSessionTagChaining",
+)
 _S3_REFUSALS = {
     "ModelAccessConfig": "copy the data to S3 and name it by S3Uri",
     "HubAccessConfig": "copy the data to S3 and name it by S3Uri",

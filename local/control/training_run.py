@@ -18,12 +18,12 @@ from pathlib import Path
 
 from byoa.container.contract import FAILURE_LIMIT_CHARACTERS, failure_reason, read_failure
 from byoa.container.errors import ByoaError
-from byoa.local.control import attempts, spot, warm_pools
+from byoa.local.control import attempts, silent_end, spot, warm_pools
 from byoa.local.control import training_record as record
 from byoa.local.control.attempts import PlatformFault
 from byoa.local.control.channel_sources import DownloadError
 from byoa.local.control.channels_download import remove_input
-from byoa.local.control.log_follower import Event
+from byoa.local.control.log_follower import NOTE_PREFIX, Event
 from byoa.local.control.metric_scraper import MetricScraper
 from byoa.local.control.metric_series import (
     METRIC,
@@ -39,8 +39,9 @@ from byoa.local.control.stop_causes import BY_USER, Cause
 from byoa.local.control.training_clocks import Clocks
 from byoa.local.control.training_cluster import TrainingCluster
 from byoa.local.control.training_output import UploadError, check_bucket, upload
-from byoa.local.control.training_request import metric_definitions
+from byoa.local.control.training_request import WITHOUT_EFFECT, metric_definitions
 from byoa.local.control.training_services import TrainingServices
+from byoa.local.control.unsupported import effect_note, without_effect
 from byoa.local.control.utilisation import Utilisation
 from byoa.local.control.warm_pools import WarmPools
 from byoa.local.runners.base import Warm
@@ -53,7 +54,6 @@ TAKEN_AWAY = "The instance was taken away by `byoa interrupt --fault`."
 
 DOWNLOAD_FAILED = "ClientError: Data download failed:"
 UPLOAD_FAILED = "ClientError: Artifact upload failed:"
-NOTE_PREFIX = "byoa: "  # of what this service adds to a job's log
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,9 @@ class TrainingRun:
         self._scraping = threading.Lock()
         self._series = SeriesWriter(series_path(services.settings.home, row.caller, row.name))
         # Lines of byoa's own in the job's log, of which none is searched.
-        self._told = {f"{NOTE_PREFIX}{note}" for note in row.document.get("notes", ())}
+        self._effect = effect_note(without_effect(self._request, WITHOUT_EFFECT))
+        notes = [*row.document.get("notes", ()), *filter(None, [self._effect])]
+        self._told = {f"{NOTE_PREFIX}{note}" for note in notes}
         self._clocks = Clocks(row)
         self._cluster = TrainingCluster(services, row, self.directory, self._scrape)
         self._utilisation = Utilisation(self._cluster.hosts, self._measured)
@@ -217,6 +219,7 @@ class TrainingRun:
         if not record.host_entries(self._row()):
             self._mutate(self._cluster.name_hosts)
         self._enter("Training", "Training image download completed. Training in progress.")
+        self._cluster.begin_log(self._row(), self._effect)
         self._cluster.start(self._row(), self._warm)
         self._note(started_container=True)
 
@@ -298,6 +301,7 @@ class TrainingRun:
             self._upload(failed=True)
         except UploadError as error:  # the reason is the algorithm's failure, not this
             self._tell([f"artifacts are not uploaded: {error}"])
+        self._tell(self._silence())
         self._fail(reason)
 
     def _failure_reason(self) -> str | None:
@@ -313,6 +317,16 @@ class TrainingRun:
             return None
         failure, ended = read_failure(failed.layout), failed.exit
         return failure_reason(ended.code, failure, out_of_memory=ended.out_of_memory)
+
+    def _silence(self) -> list[str]:
+        """The cause of a failure where FailureReason has none to name."""
+        failed, broken = self._cluster.failure, self._cluster.data_failure
+        if failed is None or failed.exit is None or broken is not None:
+            return []
+        if not silent_end.is_silent(failed.layout, failed.exit):
+            return []
+        entry = record.host_entries(self._row())[failed.name]
+        return [silent_end.note(failed.name, failed.exit, failed.last_line(entry))]
 
     def _upload(self, *, failed: bool) -> None:
         try:

@@ -378,6 +378,28 @@ def test_an_instance_that_turns_unhealthy_is_replaced(hosting, monkeypatch):
 
 
 @pytest.mark.both_runners
+def test_what_is_without_effect_on_an_endpoint_begins_its_log(hosting):
+    """The model's, the configuration's and the variant's."""
+    hosting.sm.create_model(
+        ModelName="m", PrimaryContainer={"Image": hosting.image},
+        VpcConfig={"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]},
+    )
+    hosting.sm.create_endpoint_config(
+        EndpointConfigName="c", KmsKeyId="key", ProductionVariants=[{
+            "VariantName": "AllTraffic", "ModelName": "m", "InstanceType": "ml.m5.large",
+            "InitialInstanceCount": 1, "VolumeSizeInGB": 10,
+        }],
+    )
+    hosting.sm.create_endpoint(EndpointName="ep", EndpointConfigName="c")
+    hosting.settled()
+    lines = logs(hosting).splitlines()
+    assert lines[0] == (
+        "byoa: without effect on this machine, only kept and described: KmsKeyId, VolumeSizeInGB,"
+        " VpcConfig"
+    )
+    assert "starting" in lines[1]
+
+
 def test_a_container_that_exits_is_restarted_and_its_log_goes_on(hosting):
     """HOST-09."""
     hosting.deploy()

@@ -168,6 +168,42 @@ def test_volumes_and_keys_are_described_as_they_were_asked_for(laboratory: Any, 
     assert described["TrainingJobStatus"] == "Completed"
     assert described["ResourceConfig"] == resources
     assert described["OutputDataConfig"]["KmsKeyId"] == "output-key"
+    assert laboratory.lines("keys") == [
+        "byoa: without effect on this machine, only kept and described:"
+        " OutputDataConfig.KmsKeyId, ResourceConfig.VolumeKmsKeyId"
+    ]
+
+
+def test_what_is_without_effect_is_said_once_before_the_container_s_first_line(
+    laboratory: Any, training_request: Any
+) -> None:
+    """WIRE-12: and no metric is found in it."""
+    program = laboratory.program("""
+        print('loss=1', flush=True)
+        while not (ml / 'input/go').exists(): time.sleep(0.02)
+    """)
+    program["MetricDefinitions"] = [{"Name": "loss", "Regex": "loss=(.)"},
+                                    {"Name": "effects", "Regex": "(.*)effect"}]
+    laboratory.call("CreateTrainingJob", **training_request(
+        "vpc", AlgorithmSpecification=program, EnableInterContainerTrafficEncryption=True,
+        VpcConfig={"SecurityGroupIds": ["sg-1"], "Subnets": ["subnet-1"]},
+    ))
+    laboratory.until_printed("vpc", "loss=1")
+    laboratory.close(keep_running=True)
+    laboratory.logs.delete_group(laboratory.caller, "/aws/sagemaker/TrainingJobs")
+    laboratory.open()
+    laboratory.until_printed("vpc", "loss=1")
+    (laboratory.ml("vpc") / "input/go").touch()
+    described = laboratory.wait("vpc")
+
+    said, printed, *rest = laboratory.lines("vpc")
+    assert said == (
+        "byoa: without effect on this machine, only kept and described: VpcConfig,"
+        " EnableInterContainerTrafficEncryption"
+    )
+    assert printed == "loss=1"
+    assert all("effects" in line for line in rest), "that its expression never matches"
+    assert [each["MetricName"] for each in described["FinalMetricDataList"]] == ["loss"]
 
 
 @pytest.mark.parametrize(
