@@ -6,14 +6,17 @@ import argparse
 import difflib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from byoa.container.errors import ByoaError
 from byoa.local.client import Client, ServerError
 from byoa.local.commands.options import add_home, add_json, command, settings
+from byoa.local.control.instance_groups import hosts_of
 
 FOLLOW_SECONDS = 0.5
+_UNTOLD = "AlgorithmError: , exit code: "  # the service's words where it wrote no failure file
 TRANSIENT = ("InProgress", "Stopping", "Creating", "Updating", "Deleting")
 
 
@@ -48,7 +51,11 @@ def _client(args: argparse.Namespace) -> Client:
 def run_jobs(args: argparse.Namespace) -> int:
     server = _client(args)
     if args.name:
-        return _show(args, describe_job(server, args.name))
+        job = describe_job(server, args.name)
+        shown = _show(args, job)
+        if not args.json and job.get("FailureReason", "").startswith(_UNTOLD):
+            print(f"\nThe container did not say why: see the end of `byoa logs {args.name}`.")
+        return shown
     jobs = server.pages("ListTrainingJobs", "TrainingJobSummaries")
     rows = [
         (
@@ -77,31 +84,51 @@ def run_endpoints(args: argparse.Namespace) -> int:
 
 def run_logs(args: argparse.Namespace) -> int:
     server = _client(args)
-    group, prefix, transient = _find_log(server, args.name)
+    log = _find_log(server, args.name)
     tokens: dict[str, str] = {}
     while True:
         # Asked before the log is read: what is written until the end is then printed.
-        ended = not (args.follow and transient())
-        for stream in _streams(server, group, prefix):
-            _print_stream(server, args, group, stream, tokens)
+        ended = not (args.follow and log.grows())
+        for stream in _streams(server, log.group, log.prefix):
+            _print_stream(server, args, log, stream, tokens)
         if ended:
             return 0
         time.sleep(FOLLOW_SECONDS)
 
 
-def _find_log(server: Client, name: str) -> tuple[str, str, Any]:
-    """Log group, stream prefix and a function that tells whether more is to come."""
+@dataclass(frozen=True)
+class _Log:
+    """The streams of a group whose names begin with `prefix`; `grows` tells whether more is to
+    come. A job of several `hosts` has streams of each."""
+
+    group: str
+    prefix: str
+    grows: Callable[[], bool]
+    hosts: tuple[str, ...] = ()
+
+    def head(self, stream: str) -> str:
+        """What goes before a stream's lines: whose they are, where they may be several hosts'."""
+        if len(self.hosts) < 2:
+            return ""
+        # <job>/<host>-<number> (WIRE-40)
+        host = stream.removeprefix(self.prefix).rpartition("-")[0]
+        return f"{host:<{max(map(len, self.hosts))}} | "
+
+
+def _find_log(server: Client, name: str) -> _Log:
     jobs = [each["TrainingJobName"] for each in
             server.pages("ListTrainingJobs", "TrainingJobSummaries")]
     endpoints = [each["EndpointName"] for each in server.pages("ListEndpoints", "Endpoints")]
     if name in jobs:
-        return "/aws/sagemaker/TrainingJobs", f"{name}/", lambda: (
-            describe_job(server, name)["TrainingJobStatus"] in TRANSIENT
+        return _Log(
+            "/aws/sagemaker/TrainingJobs", f"{name}/",
+            lambda: describe_job(server, name)["TrainingJobStatus"] in TRANSIENT,
+            hosts_of(describe_job(server, name)),
         )
     if name in endpoints:
-        return f"/aws/sagemaker/Endpoints/{name}", "", lambda: name in [
+        return _Log(f"/aws/sagemaker/Endpoints/{name}", "", lambda: name in [
             each["EndpointName"] for each in server.pages("ListEndpoints", "Endpoints")
-        ]
+        ])
     raise unknown("training job or endpoint", name, [*jobs, *endpoints])
 
 
@@ -117,18 +144,22 @@ def _streams(server: Client, group: str, prefix: str) -> list[str]:
 
 
 def _print_stream(
-    server: Client, args: argparse.Namespace, group: str, stream: str, tokens: dict[str, str]
+    server: Client, args: argparse.Namespace, log: _Log, stream: str, tokens: dict[str, str]
 ) -> None:
+    head = log.head(stream)
     while True:
         more = {"nextToken": tokens[stream]} if stream in tokens else {}
         page = server.call(
-            "GetLogEvents", "logs", logGroupName=group, logStreamName=stream,
+            "GetLogEvents", "logs", logGroupName=log.group, logStreamName=stream,
             startFromHead=True, **more,
         )
         tokens[stream] = page["nextForwardToken"]
         for event in page["events"]:
-            print(json.dumps({"stream": stream, **event}) if args.json else event["message"],
-                  flush=True)
+            print(
+                json.dumps({"stream": stream, **event}) if args.json
+                else f"{head}{event['message']}",
+                flush=True,
+            )
         if not page["events"]:
             return
 
