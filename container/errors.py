@@ -142,7 +142,8 @@ def failure_report(error: BaseException, *, note: str = "") -> str:
 
     One of byoa's own errors is its message; its class is the code's business.
     """
-    lines = [_headline(error, 500)]
+    # One of byoa's own has no traceback to leave room for.
+    lines = [_headline(error, 700 if isinstance(error, ByoaError) else 500)]
     lines += [f"caused by {_headline(cause, 250)}" for cause in _causes(error)]
     if note:
         lines.insert(1, note[:250])
@@ -200,7 +201,7 @@ def _headline(error: BaseException, limit: int) -> str:
     place = _place(error)
     text = _message(error)
     if len(text) > limit:
-        text = text[:limit].rstrip() + " …"
+        text = _shorten(error, text, limit)
     name = type(error).__name__
     if isinstance(error, ByoaError) and text:
         head = text + place
@@ -210,6 +211,16 @@ def _headline(error: BaseException, limit: int) -> str:
     for member in [each for each in members if isinstance(each, BaseException)][:3]:
         head += f"\n- {_headline(member, limit // 3)}"
     return head
+
+
+def _shorten(error: BaseException, text: str, limit: int) -> str:
+    """About `limit` characters of `text`, from its front; of byoa's own errors the message alone is
+    cut, so that what to do stays."""
+    if isinstance(error, ByoaError):
+        room = len(error.message) - (len(text) - limit)
+        if room >= 80:
+            return text.replace(error.message, f"{error.message[:room].rstrip()} …", 1)
+    return f"{text[:limit].rstrip()} …"
 
 
 def _message(error: BaseException) -> str:

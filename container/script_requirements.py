@@ -23,6 +23,8 @@ FILE = "requirements.txt"
 WHEELHOUSE = "wheelhouse"
 WHEELS = f"`pip download --dest {WHEELHOUSE} -r {FILE}` in its directory"
 TAIL_LINES = 400  # of pip's output, for the error
+# Of what pip says is wrong, before and after the cure, so that FailureReason has room for all.
+FIRST_CHARACTERS, REST_CHARACTERS = 200, 220
 OFFLINE_OPTIONS = ("--no-index", "--retries", "0", "--timeout", "5")
 
 
@@ -81,7 +83,8 @@ def install(
         env=env, cwd=code, on_line=on_line,
     )
     if ended.code != 0 and not ended.stopped:
-        raise _failed(ended, list(tail), name, index.unreachable, house.is_dir())
+        words = _Words.of(list(tail))
+        raise _failed(ended, words, name, index.unreachable, house.is_dir()) from words.rest
     if not ended.stopped:
         say(f"{name} installed in {ended.seconds:.1f} s")
     return Installed(overlay.python, overlay.variables(environ), ended.stopped)
@@ -94,15 +97,37 @@ def _builds_here(house: Path) -> bool:
     )
 
 
+class PipError(Exception):
+    """The end of pip's own words: in a report it comes after what to do."""
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What pip says of its failure: its first error, shortened, and the end of all of them."""
+
+    first: str
+    rest: PipError | None  # None where `first` is all
+
+    @classmethod
+    def of(cls, lines: list[str]) -> _Words:
+        wrong = [line for line in lines if line.startswith("ERROR:")] or lines[-3:] or ["no word"]
+        first, whole = wrong[0], " ".join(wrong)
+        if len(first) > FIRST_CHARACTERS:
+            first = f"{first[:FIRST_CHARACTERS].rstrip()} …"
+        left = whole[len(first) :].strip()
+        if len(left) > REST_CHARACTERS:
+            left = f"… {left[-REST_CHARACTERS:].lstrip()}"
+        return cls(first, PipError(left) if left else None)
+
+
 def _failed(
-    ended: Exit, lines: list[str], name: str, unreachable: str | None, house: bool
+    ended: Exit, words: _Words, name: str, unreachable: str | None, house: bool
 ) -> AlgorithmError:
-    wrong = [line for line in lines if line.startswith("ERROR:")] or lines[-3:] or ["no word"]
-    message = f"pip ended with code {ended.code}: {' '.join(wrong)[:500]}"
+    message = f"pip ended with code {ended.code}: {words.first}"
     if unreachable is not None:
         return AlgorithmError(
             "REQUIREMENTS_UNREACHABLE", f"no package index can be reached from here"
-            f" ({unreachable[:120]}), and the image does not meet them: {wrong[-1][:160]}",
+            f" ({unreachable[:120]}), and the image does not meet them: {words.first}",
             where=name,
             expected="what the image has, or a network: with EnableNetworkIsolation, or in a VPC"
             " without a NAT gateway, there is none",

@@ -249,6 +249,16 @@ def test_our_own_errors_carry_their_fields_and_the_author_s_line(failing):
     assert "Traceback" not in report
 
 
+def test_a_long_message_of_our_own_errors_takes_nothing_from_what_to_do():
+    """TRAIN-141"""
+    report = failure_report(AlgorithmError(
+        "BROKEN", "x" * 2000, where="train.py", expected="less", remedy="say it in fewer words"
+    ))
+    assert report.startswith("train.py: xxx")
+    assert report.endswith("x …; expected: less; to do: say it in fewer words [BROKEN]")
+    assert failure_reason(255, report) == f"AlgorithmError: {report}, exit code: 255"
+
+
 def test_our_own_errors_begin_with_their_message(failing):
     """TRAIN-142: the service's prefix is AlgorithmError too; nobody is to read it twice."""
     assert failure_report(AlgorithmError("SAVED_NOTHING", "it left no file")) == (

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from byoa.container.contract import failure_reason
 from byoa.container.errors import AlgorithmError
 from byoa.container.script_index import codeartifact, look
 
@@ -107,6 +108,27 @@ def test_a_wheelhouse_that_lacks_something_is_named_with_the_command_that_fills_
     assert "tiny==2.0" in tree.failure
     assert "pip download --dest wheelhouse -r requirements.txt" in tree.failure
     assert "[REQUIREMENTS_FAILED]" in tree.failure
+
+
+def test_what_to_do_comes_before_the_end_of_what_pip_says_at_length(tree, source):
+    """TRAIN-141: pip lists every version that there is."""
+    for number in range(100):
+        wheel(tree.layout.code / "wheelhouse", version=f"1.{number}.20260101")
+    source(train_DOT_py=USES, requirements_DOT_txt="tiny==2.0\n")
+    code, output = tree.run()
+    assert code == 1
+    assert "1.50.20260101, 1.51.20260101" in output, "all of it is in the log"
+    first, last = tree.failure.splitlines()
+    assert first.startswith(
+        "requirements.txt: pip ended with code 1: ERROR: Could not find a version that satisfies"
+        " the requirement tiny==2.0 (from versions: "
+    )
+    assert " …; expected: " in first
+    assert "to do: fill it by `pip download --dest wheelhouse -r requirements.txt`" in first
+    assert first.endswith(" [REQUIREMENTS_FAILED]")
+    assert last.startswith("caused by PipError: … ")
+    assert last.endswith("1.99.20260101) ERROR: No matching distribution found for tiny==2.0")
+    assert failure_reason(1, tree.failure) == f"AlgorithmError: {tree.failure}, exit code: 1"
 
 
 def test_without_a_network_the_reason_comes_before_pip_s_own_time_outs(tree, source):
