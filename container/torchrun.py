@@ -118,6 +118,7 @@ class _Job:
         self.kill_at: float | None = None
         self.stop_sent = False
         self.alone_since = math.inf  # since when torchrun has had no process of the script
+        self.was_alone = False  # and was ended for it
         self.lost = threading.Event()
 
     def run(self, port: int) -> int:
@@ -158,7 +159,8 @@ class _Job:
             if self.lost.is_set() and self.kill_at is None:
                 self._kill_within(END_SECONDS)
                 self._signal(supervisor)
-            if self.stop_sent and self._alone(supervisor.pid):
+            if self.stop_sent and self.peers.size > 1 and self._alone(supervisor.pid):
+                self.was_alone = True
                 supervisor.kill()
             if self.kill_at is not None and time.monotonic() >= self.kill_at:
                 self._kill_workers()
@@ -212,8 +214,7 @@ class _Job:
             (self.layout.output / SUCCESS_FILE).touch()
             return contract.EXIT_SUCCESS
         if self.stop_sent:
-            say(f"{self.script.name} was ended by SIGTERM: handle it to save the model before the"
-                " end")
+            say(self._stop_note())
             return contract.EXIT_SIGTERM
         local, code = self._root_cause(ranks)
         tail = list(ranks.tail(local)) if local is not None else list(self.said)
@@ -236,6 +237,14 @@ class _Job:
         if not self.layout.failure.exists():  # the script may have written its own (TK-09)
             contract.write_failure(self.layout, text)
         return contract.EXIT_FAILURE
+
+    def _stop_note(self) -> str:
+        name = self.script.name
+        if self.was_alone:
+            return f"{name} has ended here, and torchrun, which waited for the other hosts, with it"
+        saved = any(self.layout.model.rglob("*"))
+        cure = "" if saved else ": handle it to save the model before the end"
+        return f"{name} was ended by SIGTERM{cure}"
 
     def _global(self, local: int) -> int:
         return self.launched.rank * self.launched.processes + local

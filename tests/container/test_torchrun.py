@@ -157,6 +157,37 @@ def test_a_stop_reaches_every_process_which_may_save_and_end_with_0(tree):
     assert tree.model == {"0", "1"}
 
 
+def test_a_host_that_has_stopped_does_not_wait_for_one_that_is_deaf(cluster, tmp_path):
+    """TRAIN-150: torchrun itself would wait for the other hosts, beyond any grace."""
+    hosts = cluster(2)
+    for tree in hosts.trees:
+        write(tree, HEAD + f"""
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+total(1)
+print("ready", flush=True)
+go = pathlib.Path({str(tmp_path)!r}, "go")
+while not (told if rank == 0 else go.exists()): time.sleep(0.05)
+(model / "saved").touch()
+dist.destroy_process_group()
+""")
+    processes = hosts.start()
+    for process in processes:
+        until(process, "ready")
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    first = processes[0].wait(60)
+    deaf = processes[1].poll()
+    (tmp_path / "go").touch()
+    ran = hosts.finish(processes)
+    assert deaf is None, "it was to run on"
+    assert first == 143, ran
+    assert ran[1][0] in (0, 143), ran  # its own torchrun may linger, too
+    assert "train.py has ended here, and torchrun, which waited for the other hosts" in ran[0][1]
+    assert [tree.model for tree in hosts.trees] == [{"saved"}, {"saved"}]
+    assert [tree.failure for tree in hosts.trees] == [None, None]
+
+
 def test_a_script_that_ignores_the_stop_s_signal_ends_with_143(tree):
     """TRAIN-144"""
     write(tree, "import time\nprint('ready', flush=True)\ntime.sleep(100)\n")

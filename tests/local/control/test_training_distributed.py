@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -49,22 +50,70 @@ dist.destroy_process_group()  # else torch may abort a process as it ends
 """
 
 
+# Every rank hears of a stop in the collective that all come to, and leaves the loop in one step
+# with the others; or one is deaf.
+STOPPING = """
+import os, pathlib, signal, sys, time
+import torch
+import torch.distributed as dist
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+model = pathlib.Path(os.environ["SM_MODEL_DIR"], f"rank-{rank}")
+dist.barrier()
+print("ready", flush=True)
+if "--deaf" in sys.argv:
+    if rank == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    while not told: time.sleep(0.05)
+    model.write_text("saved")
+else:
+    while True:
+        stop = torch.tensor([float(len(told))])
+        dist.all_reduce(stop)
+        if stop.item() > 0: break
+        time.sleep(0.05)
+    model.write_text("saved")
+    dist.barrier()
+dist.destroy_process_group()
+"""
+
+
 @pytest.fixture
-def cluster(new_laboratory: Any) -> Any:
-    laboratory = new_laboratory("auto")
+def settings() -> dict[str, Any]:
+    """Of the service; a test's parameters take their place."""
+    return {}
+
+
+@pytest.fixture
+def cluster(new_laboratory: Any, settings: dict[str, Any]) -> Any:
+    laboratory = new_laboratory("auto", **settings)
     if laboratory.runner.name == "process" and laboratory.runner.no_sandbox is not None:
         pytest.skip(f"no namespaces here: {laboratory.runner.no_sandbox}")
     return laboratory
 
 
 @pytest.fixture
-def train(cluster: Any, training_request: Any, request: pytest.FixtureRequest) -> Any:
+def train(cluster: Any, submit: Any) -> Any:
     """Runs byoa's image with torch on so many hosts; the job at its end."""
+
+    def run(name: str, *job: Any, **members: Any) -> Any:
+        submit(name, *job, **members)
+        return cluster.wait(name, LIMIT)
+
+    return run
+
+
+@pytest.fixture
+def submit(cluster: Any, training_request: Any, request: pytest.FixtureRequest) -> Any:
+    """Submits a job of byoa's image with torch on so many hosts."""
     image = (
         "byoa:latest" if cluster.plain_image is None else request.getfixturevalue("byoa_image")
     )
 
-    def run(name: str, count: int, channels: dict[str, str], **members: Any) -> Any:
+    def submit(name: str, count: int, channels: dict[str, str], **members: Any) -> None:
         sources = []
         for channel, text in channels.items():
             file = "train.py" if channel == "code" else "part.csv"
@@ -83,9 +132,8 @@ def train(cluster: Any, training_request: Any, request: pytest.FixtureRequest) -
                             "VolumeSizeInGB": 1},
             **members,
         ))
-        return cluster.wait(name, LIMIT)
 
-    return run
+    return submit
 
 
 @pytest.fixture
@@ -175,3 +223,50 @@ def test_the_process_that_fails_under_torchrun_is_the_job_s_reason(
     assert job["FailureReason"].startswith(
         "AlgorithmError: ValueError: no good data here at train.py:"
     ), (job["FailureReason"], cluster.lines("failing"))
+
+
+def stop_when_ready(cluster: Any, name: str) -> Any:
+    """Stop the job when its script runs on both hosts; the job at its end."""
+    end = time.monotonic() + LIMIT
+    while cluster.lines(name).count("ready") < 2:
+        assert time.monotonic() < end, (cluster.lines(name), cluster.describe(name))
+        time.sleep(0.05)
+    cluster.call("StopTrainingJob", TrainingJobName=name)
+    return cluster.wait(name, LIMIT)
+
+
+@pytest.mark.parametrize("settings", [{"stop_grace": 110.0}])
+def test_a_script_under_torchrun_that_hears_a_stop_ends_by_itself_on_every_host(
+    cluster: Any, submit: Any
+) -> None:
+    """TRAIN-137, TRAIN-150, TRAIN-151, DIST-11"""
+    values = script(sagemaker_mpi_num_of_processes_per_host="1")
+    submit("stopping", 2, {"code": STOPPING}, HyperParameters=values)
+    job = stop_when_ready(cluster, "stopping")
+
+    assert job["TrainingJobStatus"] == "Stopped", (job, cluster.lines("stopping"))
+    assert "FailureReason" not in job
+    # Each was there to tell its end. A rank that had heard of the stop from the other one may get
+    # its own signal as Python shuts down, which it then dies of.
+    for stream, lines in cluster.streams("stopping").items():
+        assert lines[-1].startswith((
+            "train.py ended in ", "train.py has ended here", "train.py was ended by SIGTERM",
+        )), (stream, lines)
+        assert not lines[-1].endswith("handle it to save the model before the end"), lines
+    saved = cluster.archive("output/stopping/output/model.tar.gz")
+    assert saved == {"rank-0": b"saved", "rank-1": b"saved"}
+
+
+@pytest.mark.parametrize("settings", [{"stop_grace": 5.0}])
+def test_a_host_under_torchrun_that_is_deaf_to_a_stop_is_killed_after_the_grace(
+    cluster: Any, submit: Any
+) -> None:
+    """TRAIN-150, TRAIN-151: what the other host has saved is kept, and nothing runs on."""
+    values = script(sagemaker_mpi_num_of_processes_per_host="1", deaf="")
+    submit("deaf", 2, {"code": STOPPING}, HyperParameters=values)
+    job = stop_when_ready(cluster, "deaf")
+
+    assert job["TrainingJobStatus"] == "Stopped", (job, cluster.lines("deaf"))
+    assert "FailureReason" not in job
+    assert cluster.archive("output/deaf/output/model.tar.gz") == {"rank-0": b"saved"}
+    assert cluster.onlooker.running() == []
