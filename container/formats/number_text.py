@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from contextvars import Context
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from byoa.container.formats.base import packed, to_float32
 from byoa.container.formats.json_text import quick
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["exact", "table"]
+__all__ = ["exact", "row", "table"]
 
 # Stands behind each line, so that ragged lines show: a JSON number that no data holds by chance,
 # and if some does, there is one too many.
@@ -28,19 +29,42 @@ _MARK = -8e18
 _MARKED_END = b",-8e18,"
 # To JSON -0 is the integer 0; to `float` it is negative. Not the exponent of 1e-05.
 _NEGATIVE_ZERO = re.compile(rb"-0(?![.eE])(?<![eE]-0)")
+# As numbers, which `in` finds in bytes in a fifth of the time that it takes for bytes.
+_LF, _CR, _MINUS, _BRACKET = b"\n\r-["
+
+
+def row(text: bytes) -> NDArray[np.float32] | None:
+    """One line of numbers, most of what an endpoint is sent, as an array (1, columns).
+
+    None where it is no single line, or is one for the exact route, or simdjson is not installed.
+    """
+    if accelerator() is None or _LF in text or _CR in text or _BRACKET in text:
+        return None
+    import numpy as np
+
+    own = _own()
+    try:
+        numbers = np.frombuffer(own.parser.parse(b"[%b]" % text).as_buffer(of_type="d"))
+    except (ValueError, TypeError, RuntimeError):  # as in _by_buffer
+        return None
+    if not numbers.size:
+        return None
+    found = _rounded(numbers, own.quiet)
+    return None if _MINUS in text and _zero_unsigned(found, text) else found[np.newaxis]
 
 
 def table(text: bytes) -> NDArray[np.float32] | None:
     """Lines of numbers with commas between, without a last line end; None for the exact route."""
-    if b"[" in text:  # the one thing that is JSON and no line of cells to the parser below
+    if _BRACKET in text:  # the one thing that is JSON and no line of cells to the parser below
         return None
-    parser = accelerator()
-    found = _by_objects(text) if parser is None else _by_buffer(_own(parser), text)
-    if found is None or not found.size:
-        return None
-    import numpy as np
-
-    if np.count_nonzero(found) < found.size and _NEGATIVE_ZERO.search(text):
+    if accelerator() is None:
+        found = _by_objects(text)
+    elif _LF in text:
+        found = _by_buffer(text)
+    else:
+        return row(text)
+    # A zero is one by its bits, too, and numpy is quicker with integers where there are many.
+    if found is None or not found.size or _MINUS in text and _zero_unsigned(found.view("i4"), text):
         return None
     return found
 
@@ -67,38 +91,65 @@ def accelerator() -> Any:
     return Parser
 
 
+class _Own(NamedTuple):
+    """What a thread has for itself, because to make it would take longer than to use it."""
+
+    parser: Any
+    """simdjson's, with its memory."""
+    quiet: Context | None
+    """In it numpy says nothing about what float32 cannot hold. None with numpy 1, whose `errstate`
+    is not the context's but the thread's."""
+
+
 _THREAD = threading.local()
 
 
-def _own(parser: Any) -> Any:
-    """This thread's parser: a new one's memory would cost more than the parsing."""
+def _own() -> _Own:
     try:
-        return _THREAD.parser
+        found: _Own = _THREAD.own
     except AttributeError:
-        _THREAD.parser = parser()
-        return _THREAD.parser
+        import numpy as np
+
+        quiet = None if np.__version__.startswith("1.") else Context()
+        if quiet is not None:
+            quiet.run(np.errstate(over="ignore").__enter__)
+        found = _THREAD.own = _Own(accelerator()(), quiet)
+    return found
 
 
-def _by_buffer(parser: Any, text: bytes) -> NDArray[np.float32] | None:
+def _rounded(numbers: NDArray[np.float64], quiet: Context | None) -> NDArray[np.float32]:
+    """As `to_float32`, in a third of the time where the numbers are few."""
+    import numpy as np
+
+    return to_float32(numbers) if quiet is None else quiet.run(numbers.astype, np.float32, "C")
+
+
+def _zero_unsigned(found: NDArray[Any], text: bytes) -> bool:
+    """Whether a zero in it has, or may have, lost its sign."""
+    import numpy as np
+
+    return np.count_nonzero(found) < found.size and _NEGATIVE_ZERO.search(text) is not None
+
+
+def _by_buffer(text: bytes) -> NDArray[np.float32] | None:
+    """Several lines."""
     import numpy as np
 
     marked = text.replace(b"\n", _MARKED_END)
     lines = (len(marked) - len(text)) // (len(_MARKED_END) - 1) + 1  # cheaper than to count them
+    own = _own()
     try:
-        document = b"[%b,-8e18]" % marked if lines > 1 else b"[%b]" % text
-        buffer = parser.parse(document).as_buffer(of_type="d")
+        buffer = own.parser.parse(b"[%b,-8e18]" % marked).as_buffer(of_type="d")
     except (ValueError, TypeError, RuntimeError):  # no JSON, another type, nested too deeply
         return None
     numbers = np.frombuffer(buffer)
     if len(numbers) % lines:
         return None
     rows = numbers.reshape(lines, -1)
-    if lines > 1:
-        marks = rows == _MARK
-        if np.count_nonzero(marks) != lines or not marks[:, -1].all():
-            return None
-        rows = rows[:, :-1]
-    return to_float32(rows)
+    marks = rows == _MARK
+    if np.count_nonzero(marks) != lines or not marks[:, -1].all():
+        return None
+    return _rounded(rows[:, :-1], own.quiet)
 
 
 def _by_objects(text: bytes) -> NDArray[np.float32] | None:

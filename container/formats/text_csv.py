@@ -1,8 +1,8 @@
 """text/csv: RFC 4180 with `header`, `charset` and `label_size`; a record is a line of numbers.
 
-Decoding tries a fast route over a block of lines (formats.number_text). A block that it refuses
-takes the exact route, cell by cell, which names what is wrong. An empty line between records is a
-fault: answers stay aligned with lines.
+Decoding tries a fast route for a single row, then one for a block of lines (formats.number_text). A
+block that both refuse takes the exact route, cell by cell, which names what is wrong. An empty line
+between records is a fault: answers stay aligned with lines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from byoa.container.formats.base import (
 )
 from byoa.container.formats.json_text import number_texts
 from byoa.container.formats.lines import whole_lines
-from byoa.container.formats.number_text import exact, table
+from byoa.container.formats.number_text import exact, row, table
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ __all__ = ["FORMAT"]
 _HEADER = ("absent", "present")
 # What is parsed takes some 10 times its text for a moment, and memory that is in use is quicker
 # than new memory.
-_BLOCK_BYTES = 1 << 17
+_BLOCK_BYTES = 1 << 18
+_ROW_BYTES = 1 << 14  # of longer text the numbers take the time
+# As numbers, which `in` finds in bytes in a fifth of the time that it takes for bytes.
+_CR, _QUOTE = b'\r"'
 _HEADER_REMEDY = "if the first line names the columns, send Content-Type text/csv; header=present"
 
 
@@ -61,18 +64,22 @@ class _Csv(Format):
         where: str | None = None,
     ) -> Batch:
         """One record a line, all of one width; `nan` and `inf` are kept, an empty cell is not."""
+        if len(data) <= _ROW_BYTES and isinstance(data, bytes) and not (media and media.parameters):
+            single = row(data.rstrip(b"\r\n"))
+            if single is not None:
+                return split_labels(single, label_size, where)
         body = to_utf8(data, media, where)
-        if b"\r" in body:  # CRLF, or CR alone: then a line's end too
+        if _CR in body:  # CRLF, or CR alone: then a line's end too
             body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         body = body.rstrip(b"\n")
         header = parameter(media, "header", _HEADER, "absent") == "present"
-        if header and b'"' in body:
+        if header and _QUOTE in body:
             body, header = _without_header(body, where), False
         elif header:
             body = body.partition(b"\n")[2]
         if not body:
             raise body_empty(where, self.sample)
-        if b'"' in body:
+        if _QUOTE in body:
             matrix = to_float32(list(_quoted(body, where)))
         else:
             matrix = _decode(body, where)

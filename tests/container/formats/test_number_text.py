@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from byoa.container.errors import DataError
 from byoa.container.formats import json_text, number_text, text_csv
-from byoa.container.formats.number_text import exact, table
+from byoa.container.formats.number_text import exact, row, table
+from byoa.container.media_types import parse_media_type
 
 CELLS = st.one_of(
     st.floats().map(repr),
@@ -33,11 +34,28 @@ PADDED = st.builds(
 ROWS = st.lists(st.lists(PADDED, min_size=1, max_size=4), min_size=1, max_size=5)
 
 
-def outcome(body):
+# What a line may be but numbers: more lines, JSON that is no cell, bytes that are no text.
+NOISE = st.text("0123456789.,-+eEnaif_\n\r\t\"'[]{}:x \x00\x0b\ufeff\xa0\u0661", max_size=24)
+ONE_ROW = st.builds(
+    lambda cells, noise, place, tail: b",".join(cells[:place] + noise + cells[place:]) + tail,
+    st.lists(PADDED.map(str.encode), max_size=5),
+    st.lists(NOISE.map(str.encode) | st.binary(max_size=6), max_size=2), st.integers(0, 5),
+    st.sampled_from([b"", b"\n", b"\r\n", b"\r", b"\n\n", b"\n\r", b" \n", b",\n", b"\n "]),
+)
+
+
+AS_WITH_NUMPY_1 = number_text.accelerator() and number_text._own()._replace(quiet=None)
+
+
+def outcome(body, media=None, label_size=0):
     try:
-        return text_csv.FORMAT.decode(body).features.tobytes()
+        batch = text_csv.FORMAT.decode(body, media, label_size=label_size, where="f.csv")
     except DataError as error:
         return str(error)
+    labels = None if batch.labels is None else (batch.labels.shape, batch.labels.tobytes())
+    for array in batch:
+        assert array is None or array.flags.writeable and array.flags.c_contiguous
+    return batch.features.shape, batch.features.tobytes(), labels
 
 
 @pytest.mark.parametrize("block", [1 << 17, 4])
@@ -49,6 +67,8 @@ def test_every_route_gives_the_same_bits_and_the_same_errors(block, rows, equal)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_csv, "_BLOCK_BYTES", block)
+        found["row"] = outcome(body)
+        patch.setattr(text_csv, "row", lambda text: None)
         found["simdjson"] = outcome(body)
         patch.setattr(number_text, "accelerator", lambda: None)
         found["orjson"] = outcome(body)
@@ -57,6 +77,56 @@ def test_every_route_gives_the_same_bits_and_the_same_errors(block, rows, equal)
         patch.setattr(text_csv, "table", lambda text: None)
         found["exact"] = outcome(body)
     assert len(set(found.values())) == 1, found
+
+
+@given(body=ONE_ROW, label_size=st.integers(0, 2))
+def test_a_single_row_is_read_or_refused_as_the_exact_route_does(body, label_size):
+    with pytest.MonkeyPatch.context() as patch:
+        found = {"row": outcome(body, label_size=label_size)}
+        if number_text.accelerator() is not None:
+            patch.setattr(number_text, "_own", lambda: AS_WITH_NUMPY_1)
+            found["numpy 1"] = outcome(body, label_size=label_size)
+        patch.setattr(text_csv, "row", lambda text: None)
+        found["table"] = outcome(body, label_size=label_size)
+        patch.setattr(text_csv, "table", lambda text: None)
+        found["exact"] = outcome(body, label_size=label_size)
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.parametrize("content_type", [None, "text/csv", "text/csv; header=present",
+                                          "text/csv; label_size=1", "text/csv; charset=utf-16"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r"])
+def test_a_single_row_s_content_type_is_honoured(content_type, end):
+    media = content_type and parse_media_type(content_type)
+    body = f"1,2{end}".encode("utf-16" if content_type and "utf-16" in content_type else "utf-8")
+    found = outcome(body, media)
+    if content_type == "text/csv; header=present":
+        assert found.startswith("f.csv: there is no record")
+    elif content_type == "text/csv; label_size=1":
+        assert found == ((1, 1), np.float32(2).tobytes(), ((1,), np.float32(1).tobytes()))
+    else:
+        assert found == ((1, 2), np.array([1, 2], np.float32).tobytes(), None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b" ", b"1\n2", b"1\r2", b"1,\n2", b"1,\r2", b"[1", b"1],[2", b"1]", b"1,", b",1", b"1,,2",
+     b"nan", b"inf", b"+1", b".5", b"5.", b"1_0", b"0x1", b"true", b"null", b'"1"', b'{"a":1}',
+     b"-0", b"1,-0", b"1e400", b"\xef\xbb\xbf1", b"\xff", b"1\x00", b"1\x0b"],
+)
+def test_what_is_no_single_plain_row_is_left_to_the_other_routes(text):
+    assert row(text) is None
+
+
+def test_a_plain_row_takes_the_route_for_rows():
+    pytest.importorskip("simdjson")
+    assert row(b" 1, -0.5,1e-05,0,-0.0,18446744073709551615").tolist() == [
+        [1, -0.5, np.float32(1e-05), 0, 0, 2.0**64]
+    ]
+    # Beyond float32, alone or by the sum of the squares, and short of it.
+    assert row(b"1e39,-1e39,1").tolist() == [[np.inf, -np.inf, 1]]
+    assert row(b"1e38,3e38,1e-46").tolist() == [[np.float32(1e38), np.float32(3e38), 0]]
+    assert row(b"1e300,1e300").tolist() == [[np.inf, np.inf]]
 
 
 @given(st.floats(allow_nan=False).filter(lambda value: value != 0))

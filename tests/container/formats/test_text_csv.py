@@ -187,6 +187,7 @@ def test_bytes_and_views_are_alike(view):
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(text_csv, "_BLOCK_BYTES", 10)
+    monkeypatch.setattr(text_csv, "_ROW_BYTES", 10)
 
 
 @pytest.mark.usefixtures("small_blocks")
