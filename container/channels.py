@@ -20,6 +20,8 @@ from byoa.container.files import GZIP_SUFFIX, data_files, opened
 from byoa.container.formats import registry
 from byoa.container.formats.base import Batch, Format
 from byoa.container.formats.image import FORMAT as IMAGE
+from byoa.container.labelled_images import FORMATS as IMAGE_FORMATS
+from byoa.container.labelled_images import image_sources
 from byoa.container.labels import LIST_SUFFIX, folder_labels, labels_width, listed_labels
 from byoa.container.media_types import MediaType, parse_media_type
 from byoa.container.objects import objects
@@ -59,7 +61,8 @@ class _File(NamedTuple):
 class Channel:
     """One channel of a training job. File and FastFile channels are both directories; a Pipe
     channel has a FIFO for each pass. An image is a record, and its label is in a `.lst` file or is
-    the place of its folder among the sorted folders (container.labels).
+    the place of its folder among the sorted folders (container.labels); in Pipe mode it is in the
+    record behind the image's, or nowhere (container.labelled_images).
 
     `list_channel` is the directory of channel `<name>_lst`, and `alike` are the channels, names and
     directories, whose folders are the same classes as this one's.
@@ -217,8 +220,12 @@ class Channel:
         with self.pipe.open(abandoned) as fifo:
             buffered = io.BufferedReader(fifo, _FIFO_BUFFER_BYTES)
             if self.config.record_wrapper == "RecordIO":
-                for name, stream in objects(buffered, fifo.name):
-                    yield Source(name, stream, format_, media)
+                found = objects(buffered, fifo.name)
+                if format_ in IMAGE_FORMATS:
+                    yield from image_sources(found, format_, media, records.label_size)
+                else:
+                    for name, stream in found:
+                        yield Source(name, stream, format_, media)
             else:
                 yield Source(fifo.name, buffered, format_, media)
 

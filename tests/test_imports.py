@@ -48,6 +48,7 @@ EXTRA: dict[str, set[str]] = {
     "container/script_index.py": {"boto3", "botocore"},
     "container/labels.py": {"numpy"},
     "serve/handler_defaults.py": {"torch"},  # a TorchScript file
+    "container/labelled_images.py": {"numpy"},
     "container/records.py": {"numpy"},
     "local/storage/checksums.py": {"numpy"},  # CRCs of gigabytes in bounded time
     "local/runners/docker_errors.py": {"urllib3"},  # the SDK lets its errors through

@@ -128,7 +128,9 @@ def _zero_unsigned(found: NDArray[Any], text: bytes) -> bool:
     """Whether a zero in it has, or may have, lost its sign."""
     import numpy as np
 
-    return np.count_nonzero(found) < found.size and _NEGATIVE_ZERO.search(text) is not None
+    if np.count_nonzero(found) == found.size:
+        return False
+    return _NEGATIVE_ZERO.search(text) is not None
 
 
 def _by_buffer(text: bytes) -> NDArray[np.float32] | None:

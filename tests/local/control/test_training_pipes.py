@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 
 from byoa.container.formats.recordio import frame
@@ -161,6 +164,72 @@ def test_an_augmented_manifest_delivers_the_attributes_of_each_line(
     ]
     source = described["InputDataConfig"][0]["DataSource"]["S3DataSource"]
     assert source["AttributeNames"] == ["source-ref", "class"]
+
+
+def png(*values: int) -> bytes:
+    image = pytest.importorskip("PIL.Image").new("L", (len(values), 1))
+    image.putdata(values)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.process_only("the image has no Pillow")
+@pytest.mark.parametrize("content_type", ["application/x-image", "application/x-recordio"])
+def test_an_algorithm_learns_from_an_augmented_manifest_what_it_learns_from_files(
+    laboratory: Any, training_request: Any, put: Any, pipe: Any, channel: Any, content_type: str
+) -> None:
+    """TRAIN-113, TRAIN-114: images with numbers or text as labels, as with a list of labels."""
+    pictures = {f"img/{n}.png": png(n, 10 * n, 7) for n in range(6)}
+    lines = [
+        {"class": (str if n % 2 else int)(n // 3), "source-ref": f"s3://tests/{key}"}
+        for n, key in enumerate(pictures)
+    ]
+    listed = "".join(f"{n}\t{n // 3}\t{n}.png\n" for n in range(6))
+    put({
+        **pictures, "list/train.lst": listed.encode(),
+        "lines": "\n".join(map(json.dumps, lines)).encode(),
+    })
+    channels = {
+        "pipe": [pipe("train", "s3://tests/lines", ContentType=content_type,
+                      source=AUGMENTED, RecordWrapperType="RecordIO")],
+        "files": [channel("train", "s3://tests/img/", ContentType="application/x-image"),
+                  channel("train_lst", "s3://tests/list/")],
+    }
+    for name, its_channels in channels.items():
+        laboratory.call("CreateTrainingJob", **training_request(
+            name, Environment={"BYOA_ALGORITHM": "nearest-centroid"}, InputDataConfig=its_channels,
+        ))
+    models = []
+    for name in channels:
+        described = laboratory.wait(name, timeout=120.0)
+        assert described["TrainingJobStatus"] == "Completed", (described, laboratory.lines(name))
+        archive = laboratory.archive(f"output/{name}/output/model.tar.gz")
+        with np.load(io.BytesIO(archive["centroids.npz"])) as arrays:
+            models.append({key: arrays[key].tolist() for key in arrays})
+    assert models[0] == models[1]
+    assert models[0] == {"classes": [0, 1], "means": [[1, 10, 7], [4, 40, 7]]}
+
+
+@pytest.mark.process_only("the image has no Pillow")
+def test_a_line_whose_label_is_no_number_fails_the_job_with_its_record(
+    laboratory: Any, training_request: Any, put: Any, pipe: Any
+) -> None:
+    """TRAIN-113: what was found, and what is expected."""
+    put({
+        "a.png": png(1, 2),
+        "lines": b'{"source-ref":"s3://tests/a.png","class":0}\n'
+                 b'{"source-ref":"s3://tests/a.png","class":"cat"}\n',
+    })
+    laboratory.call("CreateTrainingJob", **training_request(
+        "cat", Environment={"BYOA_ALGORITHM": "nearest-centroid"},
+        InputDataConfig=[pipe("train", "s3://tests/lines", ContentType="image/png",
+                              source=AUGMENTED, RecordWrapperType="RecordIO")],
+    ))
+    described = laboratory.wait("cat", timeout=120.0)
+
+    assert described["TrainingJobStatus"] == "Failed"
+    assert "train_0 object 4: 'cat' is not a number" in described["FailureReason"]
 
 
 @pytest.mark.process_only("no container starts")
