@@ -24,6 +24,7 @@ from byoa.local.api.http_messages import (
     Request,
     Response,
 )
+from byoa.local.api.http_peer import Peer
 from byoa.local.api.http_sending import COPY_BYTES, IO_SECONDS, send
 
 __all__ = [
@@ -199,6 +200,7 @@ class _Connection:
         self._host = host
         self._client = client
         self._source = Source(sock)
+        self._peer = Peer(sock)
 
     def serve_one(self) -> bool:
         """Read a request and answer it; False when the connection is to be closed."""
@@ -227,6 +229,7 @@ class _Connection:
             head.host,
             self._secure,
             self._client,
+            self._peer,
         )
         if head.method == "CONNECT":
             self._connect(request)

@@ -1,7 +1,8 @@
 """What an HTTP handler sees and gives: headers, request, response, a segment of a file.
 
     Headers     case-insensitive, repeated values joined by ", "
-    Request     method, target, path, query, headers, body (a BodyReader), host, secure, client
+    Request     method, target, path, query, headers, body (a BodyReader), host, secure, client,
+                peer
     Response    status, headers, body: bytes | FileSegment | iterator of bytes
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from byoa.local.api.http_body import BodyReader
+    from byoa.local.api.http_peer import Peer
 
 __all__ = ["BadRequest", "Disconnected", "FileSegment", "Headers", "Request", "Response"]
 
@@ -80,6 +82,7 @@ class Request:
     host: str  # the Host header (or the URL's authority), lower case, with its port
     secure: bool
     client: tuple[str, int]
+    peer: Peer | None = None  # to see whether the client still waits; None: not known
 
     @property
     def hostname(self) -> str:

@@ -7,6 +7,7 @@ whole exchange does here, and the runtime must add less than a millisecond to an
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -14,6 +15,8 @@ HEAD_LIMIT_BYTES = 65_536
 _CHUNK = 262_144
 # Up to this size head and body leave in one segment; a larger body is not copied for that.
 _JOIN_LIMIT_BYTES = 65_536
+# Waits until a socket can be read or so many seconds are over; False when the caller has left.
+Stay = Callable[[socket.socket, float], bool]
 
 
 class ConnectionFailed(Exception):
@@ -46,6 +49,20 @@ class AnswerTooLarge(ConnectionFailed):
         self.size = size
 
 
+class CallerLeft(Exception):
+    """Whoever asked is gone, while the container was being waited for."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The beginning of an answer. Header names are as an Answer's; `keep_alive`: the connection
+    may be used again once the body has been read, where its framing marks its end."""
+
+    status: int
+    headers: dict[str, str]
+    keep_alive: bool
+
+
 @dataclass(frozen=True)
 class Answer:
     """A complete answer. Header names are in lower case; repeated ones are joined by a comma."""
@@ -69,6 +86,7 @@ class Connection:
             raise Unreachable(error.strerror or str(error)) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
+        self._stay: Stay | None = None
 
     def close(self) -> None:
         self._socket.close()
@@ -94,19 +112,71 @@ class Connection:
         Raises TimeoutError at the deadline, ConnectionLost, BadAnswer and AnswerTooLarge; after
         any of them the connection is of no more use.
         """
+        begun = self.begin(head, body, deadline)
+        content, delimited = self._read_body(begun.status, begun.headers, deadline, limit)
+        return Answer(begun.status, begun.headers, content, begun.keep_alive and delimited)
+
+    def begin(
+        self,
+        head: bytes,
+        body: bytes | bytearray,
+        deadline: float,
+        stay: Stay | None = None,
+    ) -> Head:
+        """Send a request and read the head of its answer; raises as `exchange` does.
+
+        With `stay` all waiting for the answer, its body's included, goes through that, and raises
+        CallerLeft when it says so.
+        """
+        self._stay = stay
         sent = self._send(head, body, deadline)
         status, headers, version = self._read_head(deadline, sent)
         while 100 <= status < 200:
             status, headers, version = self._read_head(deadline, sent)
-        content, delimited = self._read_body(status, headers, deadline, limit)
         tokens = headers.get("connection", "").lower()
-        keep = (
-            sent
-            and delimited
-            and "close" not in tokens
-            and (version != "HTTP/1.0" or "keep-alive" in tokens)
+        keep = sent and "close" not in tokens and (
+            version != "HTTP/1.0" or "keep-alive" in tokens
         )
-        return Answer(status, headers, content, keep)
+        return Head(status, headers, keep)
+
+    def some(self, most: int, deadline: float) -> bytes:
+        """Up to `most` bytes, those that have arrived already first; none at the end."""
+        if not self._received and not self._receive(deadline):
+            return b""
+        taken = bytes(self._received[:most])
+        del self._received[:most]
+        return taken
+
+    def line(self, deadline: float) -> bytes:
+        """A line of a chunked body's framing, without its end."""
+        while (end := self._received.find(b"\r\n")) < 0:
+            if len(self._received) > HEAD_LIMIT_BYTES:
+                raise BadAnswer("a chunk's size line does not end")
+            if not self._receive(deadline):
+                raise BadAnswer("the answer ended before its last chunk")
+        line = bytes(self._received[:end])
+        del self._received[: end + 2]
+        return line
+
+    def chunk_size(self, deadline: float) -> int:
+        """The size of the next chunk; at 0 the trailers have been read, and the body ends."""
+        line = self.line(deadline).partition(b";")[0].strip()
+        if not line or line.strip(b"0123456789abcdefABCDEF"):
+            raise BadAnswer(f"a chunk of the answer has the size {line[:20]!r}")
+        size = int(line, 16)
+        if size == 0:
+            while self.line(deadline):
+                pass  # trailers
+        return size
+
+    def end_chunk(self, deadline: float) -> None:
+        """Read the line end after a chunk's bytes."""
+        while len(self._received) < 2:
+            if not self._receive(deadline):
+                raise BadAnswer("the answer ended within a chunk")
+        if self._received[:2] != b"\r\n":
+            raise BadAnswer("a chunk of the answer is longer than its size says")
+        del self._received[:2]
 
     def _send(self, head: bytes, body: bytes | bytearray, deadline: float) -> bool:
         """Whether all of it was sent. A container may refuse a request before it read the body,
@@ -125,6 +195,8 @@ class Connection:
 
     def _receive(self, deadline: float) -> bool:
         """Append what arrives to the buffer; False at the end of the stream."""
+        if self._stay is not None and not self._stay(self._socket, _remaining(deadline)):
+            raise CallerLeft
         self._socket.settimeout(_remaining(deadline))
         data = self._socket.recv(_CHUNK)
         self._received += data
@@ -203,31 +275,12 @@ class Connection:
 
     def _read_chunks(self, status: int, deadline: float, limit: int | None) -> bytes:
         body = bytearray()
-        while True:
-            line = self._line(deadline).partition(b";")[0].strip()
-            try:
-                size = int(line, 16)
-            except ValueError:
-                raise BadAnswer(f"a chunk of the answer has the size {line[:20]!r}") from None
-            if size == 0:
-                while self._line(deadline):
-                    pass  # trailers
-                return bytes(body)
+        while size := self.chunk_size(deadline):
             if limit is not None and len(body) + size > limit:
                 raise AnswerTooLarge(status, None)
             body += self._take(size, deadline)
-            if self._take(2, deadline) != b"\r\n":
-                raise BadAnswer("a chunk of the answer is longer than its size says")
-
-    def _line(self, deadline: float) -> bytes:
-        while (end := self._received.find(b"\r\n")) < 0:
-            if len(self._received) > HEAD_LIMIT_BYTES:
-                raise BadAnswer("a chunk's size line does not end")
-            if not self._receive(deadline):
-                raise BadAnswer("the answer ended before its last chunk")
-        line = bytes(self._received[:end])
-        del self._received[: end + 2]
-        return line
+            self.end_chunk(deadline)
+        return bytes(body)
 
     def _read_to_end(self, status: int, deadline: float, limit: int | None) -> bytes:
         while self._receive(deadline):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
-from byoa.local.runtime.connection import Answer, Connection, ConnectionLost
+from byoa.local.runtime.answer_stream import AnswerStream
+from byoa.local.runtime.connection import Answer, Connection, ConnectionLost, Stay
+
+Begun = TypeVar("Begun")
 
 # More idle connections than this only hold the container's workers and file descriptors.
 IDLE_LIMIT = 64
@@ -21,7 +26,26 @@ class ConnectionPool:
     def exchange(
         self, head: bytes, body: bytes | bytearray, deadline: float, limit: int | None
     ) -> Answer:
-        """Send over an idle connection or a new one; raises as `Connection.exchange` does.
+        """Send over an idle connection or a new one; raises as `Connection.exchange` does."""
+        answer, connection = self._send(
+            lambda each: each.exchange(head, body, deadline, limit), deadline
+        )
+        self._release(connection, keep=answer.keep_alive)
+        return answer
+
+    def open(
+        self, head: bytes, body: bytes | bytearray, deadline: float, stay: Stay | None = None
+    ) -> AnswerStream:
+        """The same, to read the answer's body as it arrives; raises as `Connection.begin` does."""
+        begun, connection = self._send(
+            lambda each: each.begin(head, body, deadline, stay), deadline
+        )
+        return AnswerStream(begun, connection, self._release)
+
+    def _send(
+        self, begin: Callable[[Connection], Begun], deadline: float
+    ) -> tuple[Begun, Connection]:
+        """What `begin` gives over an idle connection or a new one, and the connection.
 
         A request is sent again only when an idle connection turns out to have been closed by the
         container before it took the request: an invocation never runs twice.
@@ -32,7 +56,7 @@ class ConnectionPool:
             if connection is None:
                 connection = Connection(self.address, deadline)
             try:
-                answer = connection.exchange(head, body, deadline, limit)
+                return begin(connection), connection
             except ConnectionLost as lost:
                 connection.close()
                 if reused and not lost.accepted:
@@ -41,13 +65,14 @@ class ConnectionPool:
             except BaseException:
                 connection.close()
                 raise
-            if answer.keep_alive and len(self._idle) < IDLE_LIMIT:
-                self._idle.append(connection)
-                if self._closed:
-                    self.close()
-            else:
-                connection.close()
-            return answer
+
+    def _release(self, connection: Connection, *, keep: bool) -> None:
+        if keep and len(self._idle) < IDLE_LIMIT:
+            self._idle.append(connection)
+            if self._closed:
+                self.close()
+        else:
+            connection.close()
 
     def _take(self) -> Connection | None:
         """The idle connection used last, which the container is least likely to have closed."""

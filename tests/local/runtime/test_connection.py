@@ -7,10 +7,12 @@ import time
 
 import pytest
 
+from byoa.local.runtime.answer_stream import PIECE_BYTES
 from byoa.local.runtime.connection import (
     Answer,
     AnswerTooLarge,
     BadAnswer,
+    CallerLeft,
     Connection,
     ConnectionLost,
     Unreachable,
@@ -149,6 +151,8 @@ def test_a_refusal_that_comes_before_the_body_was_read_is_the_answer(scripted):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "5 of 9 bytes"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n", "Content-Length"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "size"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n", "size"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", "size"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", "longer"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab", "ended"),
         (b"HTTP/1.1 200 OK\r\nCont", "in the middle"),
@@ -277,3 +281,185 @@ def test_a_connection_with_bytes_that_nobody_asked_for_is_not_used_again(scripte
     send(pool)
     pool.close()
     assert server.connections == 2
+
+
+# --- answers read as they arrive ---
+
+
+@pytest.fixture
+def pool_of(scripted):
+    """A pool of connections to a script, and the script's server."""
+    pools = []
+
+    def make(script):
+        server = scripted(script)
+        pools.append(ConnectionPool(server.address))
+        return pools[-1], server
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def pieces(stream):
+    deadline = time.monotonic() + 10
+    while piece := stream.read(deadline):
+        yield piece
+
+
+def opened(pool, **options):
+    return pool.open(HEAD, b"hi", time.monotonic() + 10, **options)
+
+
+@pytest.mark.parametrize(
+    ("head", "sent", "received"),
+    [
+        (b"Transfer-Encoding: chunked", [b"3;x=y\r\nab", b"c", b"\r\n2\r\nde\r", b"\n0\r\n\r\n"],
+         [b"ab", b"c", b"de", b""]),
+        (b"Content-Length: 4", [b"ab", b"cd"], [b"ab", b"cd"]),
+        (b"Connection: close", [b"ab", b"cd"], [b"ab", b"cd"]),
+    ],
+)
+def test_pieces_come_as_they_are_sent_and_whole(pool_of, head, sent, received):
+    """STRM-01, STRM-02: the next one is sent when the one before has come."""
+    go = threading.Semaphore(0)
+
+    def script(peer, _):
+        peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % head)
+        for each in sent:
+            go.acquire(timeout=10)
+            peer.sendall(each)
+
+    pool, _ = pool_of(script)
+    stream = opened(pool)
+    assert stream.status == 200
+    deadline = time.monotonic() + 10
+    for expected in received:
+        go.release()
+        assert stream.read(deadline) == expected
+    go.release()
+    assert stream.read(deadline) == b""
+    assert stream.read(deadline) == b""
+
+
+def test_a_piece_has_an_upper_size(pool_of):
+    """STRM-02."""
+    pool, _ = pool_of(says(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000))
+    sizes = [len(piece) for piece in pieces(opened(pool))]
+    assert sum(sizes) == 300_000
+    assert max(sizes) <= PIECE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("said", "connections"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 1),
+        (OK, 1),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
+        (OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n", 1), 3),
+    ],
+)
+def test_a_connection_whose_stream_ended_is_used_again_where_it_may_be(
+    pool_of, said, connections
+):
+    """HOST-11."""
+    def script(peer, _):
+        while peer.recv(65536):
+            peer.sendall(said)
+
+    pool, server = pool_of(script)
+    for _ in range(3):
+        list(pieces(opened(pool)))
+    assert server.connections == connections
+
+
+def test_a_stream_that_is_closed_before_its_end_closes_the_connection(pool_of):
+    ended = threading.Event()
+
+    def script(peer, _):
+        peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+        if not peer.recv(65536):
+            ended.set()
+
+    pool, _ = pool_of(script)
+    stream = opened(pool)
+    assert next(pieces(stream)) == b"ab"
+    stream.close()
+    stream.close()
+    assert ended.wait(10)
+    assert list(pieces(stream)) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"Content-Length: 9\r\n\r\nshort", "4 bytes too early"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nab", "within a chunk"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", "before its last chunk"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\nabc\r\n", "longer"),
+        (b"Content-Length: many\r\n\r\n", "Content-Length"),
+    ],
+)
+def test_a_stream_that_is_broken_is_told_so(pool_of, said, expected):
+    """STRM-06."""
+    pool, _ = pool_of(says(b"HTTP/1.1 200 OK\r\n" + said))
+    with pytest.raises(BadAnswer, match=expected):
+        list(pieces(opened(pool)))
+
+
+def test_the_deadline_holds_for_a_stream_that_trickles(pool_of):
+    """HOST-31."""
+    stop = threading.Event()
+
+    def script(peer, _):
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not stop.wait(0.02):
+            peer.sendall(b"x")
+
+    pool, _ = pool_of(script)
+    stream = opened(pool)
+    deadline = time.monotonic() + 0.3
+    try:
+        with pytest.raises(TimeoutError):
+            while stream.read(deadline):
+                pass
+    finally:
+        stop.set()
+        stream.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
+def test_waiting_ends_when_the_caller_has_left(pool_of, said):
+    """STRM-02: before the answer and within it."""
+    hold = threading.Event()
+    pool, _ = pool_of(says(said, hold))
+    looks = iter([True, False] if said else [False])
+    try:
+        with pytest.raises(CallerLeft):
+            list(pieces(opened(pool, stay=lambda *_: next(looks))))
+    finally:
+        hold.set()
+
+
+def test_the_next_exchange_of_a_connection_looks_after_no_caller(pool_of):
+    def script(peer, _):
+        while peer.recv(65536):
+            peer.sendall(OK)
+
+    pool, server = pool_of(script)
+    looks = []
+    for stay in (lambda *_: looks.append(1) or True, None):
+        list(pieces(opened(pool, stay=stay)))
+    assert send(pool).body == b"ok"
+    assert (len(looks), server.connections) == (1, 1)
+
+
+def test_an_error_is_read_as_a_whole_within_the_limit(pool_of):
+    """STRM-06, HOST-32."""
+    pool, server = pool_of(says(OK.replace(b"200 OK", b"400 No")))
+    answer = opened(pool).whole(time.monotonic() + 10, 2)
+    assert (answer.status, answer.body) == (400, b"ok")
+    with pytest.raises(AnswerTooLarge):
+        opened(pool).whole(time.monotonic() + 10, 1)
