@@ -33,6 +33,9 @@ class Settings:
         20.0, "seconds that a waiting client's Describe of a transient resource is held; 0: never"
     )
     invocation_timeout: float = _setting(60.0, "seconds that an endpoint may take to answer")
+    stream_timeout: float = _setting(
+        480.0, "seconds that an endpoint may take to stream an answer"
+    )
     payload_limit: int = _setting(6_291_456, "bytes of a request or answer of InvokeEndpoint")
     stop_grace: float = _setting(120.0, "seconds from SIGTERM to SIGKILL of a training container")
     runner: str = _setting(
@@ -47,6 +50,11 @@ class Settings:
         "auto", "auto: containers have a private /opt/ml where the kernel allows it; off: never"
     )
     startup_window: float = _setting(480.0, "seconds that a model server has to pass /ping")
+
+    @property
+    def longest_invocation(self) -> float:
+        """Seconds after which no request that an endpoint has taken is still waited for."""
+        return max(self.invocation_timeout, self.stream_timeout)
 
     @classmethod
     def from_environment(

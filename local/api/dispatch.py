@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INVOCATIONS = re.compile(r"/endpoints/[^/]+/invocations")
+INVOCATIONS = re.compile(r"/endpoints/[^/]+/invocations(?:-response-stream)?")
+# The same and what is not run of the kind: async-invocations, invocations-bidirectional-stream.
+_RUNTIME = re.compile(r"/endpoints/[^/]+/(?:async-)?invocations(?:-[a-z-]+)?")
+# It needs HTTP/2, and botocore's model has no operation for it (BIDI-02).
+_BIDIRECTIONAL = re.compile(r"/endpoints/[^/]+/invocations-bidirectional-stream")
 _S3_SERVICES = frozenset({"s3", "s3express", "s3-object-lambda"})
 # <service>.amazonaws.com, <service>.<region>.amazonaws.com, both with .cn; <service>.….api.aws
 _AWS_HOST = re.compile(
@@ -112,7 +116,7 @@ class Dispatcher:
             # Plain HTTP clients need no signature: S3 has no POST to an object's path.
             request.method == "POST"
             and scope.service == ""
-            and INVOCATIONS.fullmatch(request.path)
+            and _RUNTIME.fullmatch(request.path)
         ):
             return self._data_plane(request, caller)
         if scope.service and scope.service not in _S3_SERVICES:
@@ -133,11 +137,16 @@ class Dispatcher:
                     f"{request.headers.get('x-amz-target') or 'none'}"
                 ),
             )
-        return rest_error(
-            UnknownOperation(
-                f"{_operation_of(request)} is not run by this server; nearest that is: "
-                "InvokeEndpoint (POST /endpoints/<EndpointName>/invocations)"
+        if _BIDIRECTIONAL.fullmatch(request.path):
+            operation, nearest = "InvokeEndpointWithBidirectionalStream", (
+                "InvokeEndpointWithResponseStream "
+                "(POST /endpoints/<EndpointName>/invocations-response-stream)"
             )
+        else:
+            operation = _operation_of(request)
+            nearest = "InvokeEndpoint (POST /endpoints/<EndpointName>/invocations)"
+        return rest_error(
+            UnknownOperation(f"{operation} is not run by this server; nearest that is: {nearest}")
         )
 
 

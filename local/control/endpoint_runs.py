@@ -17,7 +17,7 @@ from typing import Any
 
 from byoa.container.contract import FAILURE_LIMIT_CHARACTERS, HOSTING_STOP_GRACE_SECONDS
 from byoa.local.control.deployments import Deployment
-from byoa.local.control.endpoint_instances import Platform
+from byoa.local.control.endpoint_instances import Instance, Platform
 from byoa.local.control.fleets import Fleet, leftovers, stop
 from byoa.local.control.instance_files import Place, kill_leftover
 from byoa.local.control.model_data import remove_tree
@@ -44,6 +44,8 @@ class EndpointRuns:
         self._fleets: dict[tuple[Caller, str], Fleet] = {}
         # Fleets on their way in or out of an endpoint.
         self._others: dict[tuple[Caller, str], list[Fleet]] = {}
+        # Instances that a scaling has left over, while they end the requests that they have.
+        self._surplus: set[Instance] = set()
         self._threads: set[threading.Thread] = set()
 
     # --- for the operations ---
@@ -103,7 +105,8 @@ class EndpointRuns:
         with self._lock:
             others = [fleet for each in self._others.values() for fleet in each]
             fleets = [*self._fleets.values(), *others]
-        instances = [instance for fleet in fleets for instance in fleet.instances]
+            surplus = list(self._surplus)
+        instances = [*surplus, *(instance for fleet in fleets for instance in fleet.instances)]
         stop(instances, grace=min(HOSTING_STOP_GRACE_SECONDS, timeout), discard=False)
         self._join(end)
 
@@ -197,7 +200,7 @@ class EndpointRuns:
         if self._closing.is_set():
             return
         # A request that was on its way to the old fleet when traffic switched is answered by it.
-        stop(blue.instances, drain=self._platform.settings.invocation_timeout, discard=True)
+        stop(blue.instances, drain=self._platform.settings.longest_invocation, discard=True)
         self._untrack(caller, name, blue)
 
     def _scale(self, caller: Caller, name: str) -> None:
@@ -217,8 +220,12 @@ class EndpointRuns:
         surplus = fleet.scale(target if failure is None else before)
         self._router.set(caller, name, fleet.route())
         settled = target if failure is None else None
+        with self._lock:
+            self._surplus.update(surplus)
         self._set(caller, name, "InService", failure, deployment=settled, done=True)
-        stop(surplus, drain=self._platform.settings.invocation_timeout, discard=True)
+        stop(surplus, drain=self._platform.settings.longest_invocation, discard=True)
+        with self._lock:
+            self._surplus.difference_update(surplus)
 
     def _delete(self, caller: Caller, name: str) -> None:
         self._router.remove(caller, name)
@@ -226,7 +233,11 @@ class EndpointRuns:
         with self._lock:
             own = self._fleets.get(key)
             fleets = [*([own] if own else []), *self._others.get(key, [])]
-        stop([each for fleet in fleets for each in fleet.instances], discard=True)
+            surplus = [
+                each for each in self._surplus if (each.place.caller, each.place.endpoint) == key
+            ]
+        instances = [*surplus, *(each for fleet in fleets for each in fleet.instances)]
+        stop(instances, discard=True)
         with self._lock:
             self._fleets.pop(key, None)
             self._others.pop(key, None)

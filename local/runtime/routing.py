@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from itertools import accumulate, count
 from time import monotonic
 
-from byoa.local.runtime.connection import Answer, Unreachable
+from byoa.local.runtime.answer_stream import AnswerStream
+from byoa.local.runtime.connection import Answer, Stay, Unreachable
 from byoa.local.runtime.connection_pool import ConnectionPool
+from byoa.local.runtime.sessions import Sessions
 from byoa.local.runtime.target_models import TargetModels
 from byoa.local.settings import Caller
 
@@ -30,6 +32,7 @@ class Backend:
         self.ready = False
         self.reason = "it is starting"  # why it is not ready
         self.last_answer = monotonic()
+        self.starts = 0  # how many containers it has been, one after the other
         self.models: TargetModels | None = None  # of an instance that serves many
         self._pool: ConnectionPool | None = None
         self._draining = False
@@ -39,6 +42,7 @@ class Backend:
         """Send to `address` from now on."""
         if self.models is not None:
             self.models.forget()
+        self.starts += 1
         old, self._pool = self._pool, ConnectionPool(address)
         if old is not None:
             old.close()
@@ -47,9 +51,18 @@ class Backend:
         self, head: bytes, body: bytes | bytearray, deadline: float, limit: int | None
     ) -> Answer:
         """As `ConnectionPool.exchange`, at the address of the moment."""
+        return self._connected().exchange(head, body, deadline, limit)
+
+    def open(
+        self, head: bytes, body: bytes | bytearray, deadline: float, stay: Stay | None = None
+    ) -> AnswerStream:
+        """As `ConnectionPool.open`, at the address of the moment."""
+        return self._connected().open(head, body, deadline, stay)
+
+    def _connected(self) -> ConnectionPool:
         if self._pool is None:
             raise Unreachable("it has no address yet")
-        return self._pool.exchange(head, body, deadline, limit)
+        return self._pool
 
     def enter(self) -> bool:
         """Count a request in; False when the container is on its way out."""
@@ -58,6 +71,10 @@ class Backend:
                 return False
             self.outstanding += 1
             return True
+
+    def heard(self) -> None:
+        """Something of a longer answer has come: the container is alive."""
+        self.last_answer = monotonic()
 
     def leave(self, *, answered: bool) -> None:
         """Count a request out."""
@@ -123,6 +140,10 @@ class Route:
         """The variant named by TargetVariant, whatever its weight."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
+    def variant_of(self, backend: Backend) -> VariantRoute | None:
+        """The variant that an instance belongs to."""
+        return next((each for each in self.variants if backend in each.backends), None)
+
     def choose(self) -> VariantRoute:
         """A variant by weight; one of weight 0 is never chosen."""
         if len(self.variants) == 1:
@@ -132,16 +153,26 @@ class Route:
 
 
 class Router:
-    """Routes by endpoint; reading takes no lock."""
+    """Routes and sessions by endpoint; reading a route takes no lock."""
 
     def __init__(self) -> None:
         self._routes: dict[tuple[str, str, str], Route] = {}
+        self._sessions: dict[tuple[str, str, str], Sessions] = {}
 
     def find(self, caller: Caller, endpoint: str) -> Route | None:
         return self._routes.get((caller.account, caller.region, endpoint))
 
+    def sessions(self, caller: Caller, endpoint: str) -> Sessions:
+        """The sessions of an endpoint that has, or had, a route."""
+        return self._sessions.setdefault((caller.account, caller.region, endpoint), Sessions())
+
     def set(self, caller: Caller, endpoint: str, route: Route) -> None:
+        """Route from now on; sessions of instances that are not in `route` are over."""
         self._routes[(caller.account, caller.region, endpoint)] = route
+        self.sessions(caller, endpoint).keep(
+            {backend for variant in route.variants for backend in variant.backends}
+        )
 
     def remove(self, caller: Caller, endpoint: str) -> None:
         self._routes.pop((caller.account, caller.region, endpoint), None)
+        self._sessions.pop((caller.account, caller.region, endpoint), None)

@@ -45,6 +45,8 @@ CALLER = Caller("123456789012", "us-west-2")
 BUCKET = "models"
 IMAGE = "stub:latest"
 SERVER = Path(__file__).with_name("model_server.py")
+STREAMING_IMAGE = "streaming:latest"
+STREAMING_SERVER = Path(__file__).with_name("streaming_server.py")
 DOCKERFILE = """
 ARG BASE_IMAGE
 FROM $BASE_IMAGE
@@ -54,11 +56,13 @@ ENTRYPOINT ["python3", "-S", "/model_server.py"]
 
 
 class StubImages(Images):
-    """Images where `stub:latest` is the small model server."""
+    """Images where `stub:latest` is the small model server, `streaming:latest` the one that
+    streams."""
 
     def resolve(self, reference: str) -> Image:
-        if reference == IMAGE:
-            return Image(reference, (sys.executable, "-S", str(SERVER)))
+        programs = {IMAGE: SERVER, STREAMING_IMAGE: STREAMING_SERVER}
+        if reference in programs:
+            return Image(reference, (sys.executable, "-S", str(programs[reference])))
         return super().resolve(reference)
 
 

@@ -90,16 +90,38 @@ def test_a_presigned_url_goes_to_s3_although_it_has_no_authorization_header(wire
     assert wire.s3_requests[0].path.endswith("endpoints/e/invocations")
 
 
-@pytest.mark.parametrize("call", [
-    lambda client: client.invoke_endpoint_async(EndpointName="e", InputLocation="s3://b/k"),
-    lambda client: client.invoke_endpoint_with_response_stream(EndpointName="e", Body=b"")])
-def test_a_runtime_operation_that_is_not_run_is_refused_by_name(wire, call):
+def test_a_streamed_call_is_the_runtime_s_signed_or_not(wire):
+    """WIRE-30."""
+    path = "/endpoints/e/invocations-response-stream"
+    client = wire.client("sagemaker-runtime")
+    client.invoke_endpoint_with_response_stream(EndpointName="e", Body=b"1")["Body"].close()
+    requests.post(wire.url + path, data=b"2", timeout=10)
+    assert [each[::2] for each in wire.invocations] == [(path, b"1"), (path, b"2")]
+
+
+def test_a_runtime_operation_that_is_not_run_is_refused_by_name(wire):
+    client = wire.client("sagemaker-runtime")
     with pytest.raises(ClientError) as caught:
-        call(wire.client("sagemaker-runtime"))
+        client.invoke_endpoint_async(EndpointName="e", InputLocation="s3://b/k")
     error = caught.value.response["Error"]
     assert error["Code"] == "UnknownOperationException"
-    assert error["Message"].startswith(caught.value.operation_name)
+    assert error["Message"].startswith("InvokeEndpointAsync is not run")
     assert "InvokeEndpoint (POST" in error["Message"]
+
+
+@pytest.mark.parametrize("headers", [
+    {}, {"Authorization": SIGNED.format("us-west-2/sagemaker")},
+    {"Host": "runtime.sagemaker.us-west-2.amazonaws.com:8443"}])
+def test_a_bidirectional_stream_is_refused_with_the_response_stream_as_the_nearest(wire, headers):
+    """BIDI-02: it needs HTTP/2, and is not in botocore's model."""
+    answer = requests.post(f"{wire.url}/endpoints/e/invocations-bidirectional-stream", timeout=10,
+                           headers=headers)
+    assert answer.status_code == 400
+    assert answer.headers["x-amzn-ErrorType"].startswith("UnknownOperationException")
+    message = answer.json()["Message"]
+    assert message.startswith("InvokeEndpointWithBidirectionalStream is not run by this server")
+    assert "InvokeEndpointWithResponseStream (POST /endpoints/<EndpointName>/" in message
+    assert not wire.s3_requests and not wire.invocations
 
 
 def test_a_feature_store_request_is_refused_and_not_taken_for_s3(wire):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
-from hosting_harness import archive, wait_until
+from hosting_harness import CALLER, STREAMING_IMAGE, archive, wait_until
 
 
 def invoke(hosting, **order):
@@ -235,3 +235,31 @@ def test_impossible_weights_and_capacities_are_refused(blue, change, words):
             EndpointName="ep", DesiredWeightsAndCapacities=[change]
         )
     assert blue.settled()["EndpointStatus"] == "InService"
+
+
+def test_closing_ends_an_instance_that_scaling_in_left_with_a_stream(
+    start_hosting, onlooker, tmp_path
+):
+    """HOST-03: its stream may go on for minutes; the server waits for none of them."""
+    hosting = start_hosting(stream_timeout=300.0)
+    hosting.image = STREAMING_IMAGE
+    hosting.deploy(count=2)
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    gate.joinpath("head").touch()
+    surplus = hosting.router.find(CALLER, "ep").variants[0].backends[1]
+    order = json.dumps({"parts": ["one"], "gate": str(gate)}).encode()
+    streams = []
+    while not surplus.outstanding:
+        answer = hosting.runtime.invoke_endpoint_with_response_stream(EndpointName="ep", Body=order)
+        streams.append(answer["Body"])
+    hosting.sm.update_endpoint_weights_and_capacities(
+        EndpointName="ep",
+        DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 1}],
+    )
+    assert hosting.settled()["EndpointStatus"] == "InService"
+    assert len(onlooker(hosting.home).running()) == 2
+    hosting.endpoints.close(20.0)
+    assert onlooker(hosting.home).running() == []
+    for each in streams:
+        each.close()

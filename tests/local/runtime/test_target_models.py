@@ -106,6 +106,8 @@ def test_models_are_fetched_when_first_asked_for_and_answer_side_by_side(deploy)
     assert "third.tar.gz" in missing["Error"]["Message"]
     assert refusal(hosting, None)["Error"]["Code"] == "ValidationError"
     assert "TargetModel" in refusal(hosting, None)["Error"]["Message"]
+    with pytest.raises(ClientError, match="ValidationError.* has no TargetModel"):  # STRM-03
+        hosting.runtime.invoke_endpoint_with_response_stream(EndpointName="ep", Body=b"1,2\n")
 
 
 def test_a_path_that_leaves_the_prefix_is_refused(deploy):
