@@ -251,8 +251,8 @@ def routed_to_nobody(hosting):
 
 @pytest.fixture
 def brief(start_hosting):
-    """A server whose streams may take 1 s."""
-    hosting = start_hosting(stream_timeout=1.0)
+    """A server whose streams may take 3 s."""
+    hosting = start_hosting(stream_timeout=3.0)
     hosting.image = STREAMING_IMAGE
     hosting.deploy()
     return hosting
@@ -286,7 +286,8 @@ def leave(hosting, gate, path=STREAM, *, receive):
             path.encode(), len(order), order))
         received = b""
         while receive not in received:
-            received += client.recv(65536)
+            received += (more := client.recv(65536))
+            assert more, received
         wait_until(lambda: not idle(hosting))
 
 
