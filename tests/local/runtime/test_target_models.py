@@ -62,7 +62,7 @@ def own_image_name(runner_kind, request):
 @pytest.fixture
 def deploy(start_hosting, own_image_name):
     def start(*, count=1, setting=None, settings=None, **environment):
-        hosting = start_hosting(**{"invocation_timeout": 10.0, **(settings or {})})
+        hosting = start_hosting(**{"invocation_timeout": 60.0, **(settings or {})})
         container = {"Image": own_image_name, "Mode": "MultiModel", "ModelDataUrl": PREFIX,
                      "Environment": {"BYOA_WORKERS": "1", **environment}}
         if setting:
