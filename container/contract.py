@@ -90,6 +90,7 @@ __all__ = [
     "INVOCATION_TIMEOUT_SECONDS",
     "MESSAGE_LIMIT_BYTES",
     "METRICS_FILE",
+    "METRICS_PATH",
     "MODELS_PATH",
     "MODEL_ARTIFACT",
     "MODEL_MANIFEST",
@@ -170,6 +171,7 @@ PING_PATH = "/ping"
 INVOCATIONS_PATH = "/invocations"
 EXECUTION_PARAMETERS_PATH = "/execution-parameters"
 MODELS_PATH = "/models"  # of a multi-model server (MME-03)
+METRICS_PATH = "/metrics"  # in Prometheus's text format, where it is scraped (CWM-05)
 PING_TIMEOUT_SECONDS = 2.0
 PING_INTERVAL_SECONDS = 5.0
 STARTUP_WINDOW_SECONDS = 480.0

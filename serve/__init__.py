@@ -11,11 +11,15 @@
         inference_script  an author's inference.py; script_place, script_code, handlers and others
     host              a model's life in a worker; models and multi_model: many of them
     calls, streaming  what answers whole requests, and answers that are sent while they are made
+    visit             what is counted and logged of a request; both doors are wrapped by it
+    meter, metrics    counts in memory that all workers share, and /metrics
+    access_log        a line of JSON for each request
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "application", "bridge", "calls", "compute", "core", "express", "host", "inference_script",
-    "loading", "messages", "model", "server", "settings", "streaming",
+    "access_log", "application", "bridge", "calls", "compute", "core", "express", "host",
+    "inference_script", "loading", "messages", "meter", "metrics", "model", "server", "settings",
+    "streaming", "visit",
 ]

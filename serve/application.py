@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from byoa.container import contract
 from byoa.serve.core import DRAIN_BYTES, Responder
 from byoa.serve.messages import Answer, Request
+from byoa.serve.visit import KEY, wsgi_headers
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -32,6 +33,10 @@ def create_app(core: Responder) -> Flask:
     def execution_parameters() -> Response:
         return _response(core.execution_parameters())
 
+    @app.get(contract.METRICS_PATH)
+    def metrics() -> Response:
+        return _response(core.metrics())
+
     def with_body(**path: str) -> Response:
         request = _request()
         body = _read(core, request)
@@ -49,6 +54,15 @@ def create_app(core: Responder) -> Flask:
     @app.errorhandler(405)
     def unknown(error: HTTPException) -> Response:
         return _response(core.answer(_request()))
+
+    @app.errorhandler(Exception)
+    def broken(error: Exception) -> Response:
+        request = _request()
+        if isinstance(error, HTTPException):
+            return _response(core.refuse(request, error.code or 500, {
+                "code": "REQUEST_REFUSED", "message": error.description or error.name,
+            }))
+        return _response(core.broken(request.method, request.path, request.headers, error))
 
     return app
 
@@ -82,16 +96,11 @@ def _read(core: Responder, request: Request) -> bytes | Answer:
 def _request() -> Request:
     """The request without its body; headers as WSGI gives them, not through Flask's views."""
     environ = flask_request.environ
-    headers = {
-        name[5:].replace("_", "-").lower(): value
-        for name, value in environ.items()
-        if name.startswith("HTTP_")
-    }
-    for name, key in (("content-type", "CONTENT_TYPE"), ("content-length", "CONTENT_LENGTH")):
-        if environ.get(key):
-            headers[name] = environ[key]
+    headers = wsgi_headers(environ)
     query = environ.get("QUERY_STRING", "")
-    return Request(flask_request.method, flask_request.path, headers, b"", query)
+    return Request(
+        flask_request.method, flask_request.path, headers, b"", query, environ.get(KEY)
+    )
 
 
 def _response(answer: Answer) -> Response:

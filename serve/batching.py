@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from byoa.serve.visit import Visit
+
 # A failing call that took longer is not repeated to find the record.
 _SEARCH_SECONDS = 1.0
 
@@ -26,6 +28,7 @@ class Work(NamedTuple):
 
     model: Loaded
     features: NDArray[np.float32]
+    visit: Visit | None = None  # of the request, which is told how the call went
 
     def joins(self, other: Work) -> bool:
         """Whether both may share a call."""

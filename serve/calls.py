@@ -6,6 +6,7 @@ yields is opened on the model's thread in any case, and stays there.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ class Call(NamedTuple):
     quick: bool  # whether the caller's thread may run it
     seconds: float
     on_failed: Callable[[Exception], None]
+    since: float  # when it was made, by time.perf_counter
 
     def start(self) -> Any:
         """The answer where it comes at once, else a Future for it; raises what `respond` does."""
@@ -37,7 +39,13 @@ class Call(NamedTuple):
         return outcome
 
     def _run(self) -> Answer | Pieces:
+        visit = self.request.visit
+        if visit is not None:
+            started = time.perf_counter()
+            visit.queue = started - self.since
         outcome = self.respond()
+        if visit is not None:
+            visit.predict = time.perf_counter() - started
         if isinstance(outcome, Pieces) and self.compute.is_here:
             return self._open(outcome)
         return outcome

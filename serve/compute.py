@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from byoa.container.errors import ByoaError
 from byoa.serve.batching import RecordFailed, Work, predict
 from byoa.serve.cost import Cost
+from byoa.serve.meter import Meter
 
 Result = TypeVar("Result")
 
@@ -44,13 +45,18 @@ class _Item(NamedTuple):
     work: Work | Callable[[], Any]
     future: Future[Any]
     measured: bool
+    since: float = 0.0  # when it was queued
 
 
 class Compute:
     """The model's thread. `submit` and `attempt` may be called from any thread."""
 
-    def __init__(self, *, limit: int, inline: bool = True, max_batch: int = 256) -> None:
+    def __init__(
+        self, *, limit: int, inline: bool = True, max_batch: int = 256,
+        meter: Meter | None = None,
+    ) -> None:
         self.cost = Cost()
+        self._meter = meter or Meter()
         self._limit = limit
         self._max_batch = max_batch
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -118,7 +124,8 @@ class Compute:
                 remedy="try again, send several records in one request, or add instances",
             )
         future: Future[Result] = Future()
-        self._queue.put(_Item(work, future, measured))
+        self._meter.queued(1)
+        self._queue.put(_Item(work, future, measured, time.perf_counter()))
         return future
 
     def call(self, work: Callable[[], Any]) -> Any:
@@ -133,12 +140,14 @@ class Compute:
         finally:
             self._running.release()
         self.observe(seconds)
+        self._meter.call(0, seconds, [0.0])
         if seconds > STRIKE_SECONDS:
             self._strikes += 1
         return result
 
     def resume(self, step: Callable[[], None]) -> None:
         """Queue the next step of what was begun already, whatever else waits."""
+        self._meter.queued(1)
         self._queue.put(_Item(step, Future(), False))
 
     def open_stream(self) -> bool:
@@ -163,7 +172,8 @@ class Compute:
             for together in self._calls(works) if len(works) > 1 else (works,):
                 started = time.perf_counter()
                 outcomes += predict(together)
-                self._learn(together, time.perf_counter() - started, inline=True)
+                seconds = time.perf_counter() - started
+                self._learn(together, seconds, [0.0] * len(together), inline=True)
         finally:
             self._running.release()
         return outcomes
@@ -201,9 +211,15 @@ class Compute:
         return self._max_batch if own is None else min(own, self._max_batch)
 
     def _learn(
-        self, works: Sequence[Work], seconds: float, *, inline: bool = False, measured: bool = True
+        self, works: Sequence[Work], seconds: float, waits: Sequence[float], *,
+        inline: bool = False, measured: bool = True,
     ) -> None:
-        self.cost.observe(sum(len(work.features) for work in works), seconds)
+        records = sum(len(work.features) for work in works)
+        self.cost.observe(records, seconds)
+        self._meter.call(records, seconds, waits)
+        for work, wait in zip(works, waits, strict=True):
+            if work.visit is not None:
+                work.visit.predicted(len(work.features), records, seconds, wait)
         if len(works) == 1 and measured:
             self.observe(seconds)
         if inline and seconds > STRIKE_SECONDS:
@@ -213,6 +229,7 @@ class Compute:
 
     def _loop(self) -> None:
         while (item := self._next()) is not None:
+            self._meter.queued(-1)
             if not item.future.set_running_or_notify_cancel():
                 continue  # its request gave up while it waited
             if isinstance(item.work, Work):
@@ -238,6 +255,7 @@ class Compute:
             self._since = None
         if item.measured:
             self.observe(seconds)
+            self._meter.call(0, seconds, [started - item.since])
         # Only now: whoever waits may run the next request itself.
         if failure is None:
             item.future.set_result(result)
@@ -255,7 +273,8 @@ class Compute:
             seconds = time.perf_counter() - started
             self._since = None
         self._joined = len(items)
-        self._learn(works, seconds, measured=first.measured)
+        waits = [started - item.since for item in items]
+        self._learn(works, seconds, waits, measured=first.measured)
         for item, outcome in zip(items, outcomes, strict=True):
             if isinstance(outcome, RecordFailed):
                 item.future.set_exception(outcome)
@@ -284,6 +303,7 @@ class Compute:
                 isinstance(work, Work) and work.joins(works[0])
                 and records + len(work.features) <= most
             ):
+                self._meter.queued(-1)
                 if item.future.set_running_or_notify_cancel():
                     items.append(item)
                     works.append(work)

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import uuid
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -38,11 +37,15 @@ from byoa.serve.content_encoding import TooLarge, inflate
 from byoa.serve.host import FAILED, READY, Host, describe, trace
 from byoa.serve.inference_script import InferenceScript
 from byoa.serve.messages import Answer, Request
+from byoa.serve.metrics import CONTENT_TYPE as METRICS_TYPE
+from byoa.serve.metrics import Metrics
 from byoa.serve.model import Loaded
 from byoa.serve.pieces import Pieces, negotiate
 from byoa.serve.sessions import SessionLost, Sessions
 from byoa.serve.settings import MEGABYTE, Settings
 from byoa.serve.streaming import Stream
+from byoa.serve.trace import fields as trace_fields
+from byoa.serve.visit import request_id as _id_of
 
 log = logging.getLogger("byoa.serve")
 
@@ -50,6 +53,7 @@ ROUTES = {
     contract.PING_PATH: "GET",
     contract.INVOCATIONS_PATH: "POST",
     contract.EXECUTION_PARAMETERS_PATH: "GET",
+    contract.METRICS_PATH: "GET",
 }
 # Decoding a body of this size takes about a millisecond. What is larger never runs on the event
 # loop, nor counts as a measure of how quick the model is.
@@ -58,7 +62,6 @@ LARGE_BYTES = 64 * 1024
 DRAIN_BYTES = 64 * MEGABYTE
 # MaxPayloadInMB × MaxConcurrentTransforms may not exceed this (BT-05).
 _TRANSFORM_MEGABYTES = 100
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Target(NamedTuple):
@@ -83,13 +86,19 @@ class Responder(ABC):
 
     routes: Mapping[str, str]  # path → method
 
-    def __init__(self, settings: Settings, *, workers: int = 1) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, *, workers: int = 1,
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`plan`: what /ping tells of the server, besides its state."""
         self.settings = settings
+        self._metrics = metrics
         self._workers = workers
         self._sessions = (
             Sessions(Path(settings.sessions_path), settings.session_seconds)
             if settings.sessions else None
         )
+        self._plan = dict(plan or {})
 
     def answer(self, request: Request) -> Answer:
         """The answer to any request; waits for the model where it must."""
@@ -99,6 +108,8 @@ class Responder(ABC):
             return self.ping()
         if request.path == contract.EXECUTION_PARAMETERS_PATH:
             return self.execution_parameters()
+        if request.path == contract.METRICS_PATH:
+            return self.metrics()
         return self.invoke(request)
 
     def invoke(self, request: Request) -> Answer:
@@ -151,6 +162,10 @@ class Responder(ABC):
             "MaxPayloadInMB": min(megabytes, _TRANSFORM_MEGABYTES),
         })
 
+    def metrics(self) -> Answer:
+        """What all workers have counted."""
+        return Answer(200, self._metrics.text(), METRICS_TYPE)
+
     def prepare(self, request: Request) -> Answer | Job | Call:
         """Everything before the model; an Answer where the request goes no further."""
         headers = request.headers
@@ -189,7 +204,8 @@ class Responder(ABC):
             features = records.decode(decoder, request.body, media, loaded.features)
         except Exception as error:
             return self.failed(request, error)
-        return Job(request, Work(loaded, features), target.compute, encoder, answer_media)
+        work = Work(loaded, features, request.visit)
+        return Job(request, work, target.compute, encoder, answer_media)
 
     def _scripted(
         self, request: Request, compute: Compute, script: InferenceScript
@@ -233,7 +249,7 @@ class Responder(ABC):
 
         return Call(
             request, compute, respond, quick and not self.is_large(request.body),
-            self.settings.stream_seconds, on_failed,
+            self.settings.stream_seconds, on_failed, time.perf_counter(),
         )
 
     @staticmethod
@@ -292,6 +308,16 @@ class Responder(ABC):
         if self.settings.debug:
             fields["traceback"] = trace(error)
         return self.refuse(request, _status(error), fields, request_id=request_id)
+
+    def broken(
+        self, method: str, path: str, headers: Mapping[str, str], error: Exception
+    ) -> Answer:
+        """500 for what no door should let through."""
+        request = Request(method, path, headers, b"")
+        request_id = _request_id(request)
+        log.error("request %s failed", request_id, exc_info=error)
+        fields = describe(error, "SERVER_FAILED")
+        return self.refuse(request, 500, fields, request_id=request_id)
 
     def too_late(self, job: Job | Call) -> Answer:
         """504 with our own words, before the platform cuts the connection (HOST-31, TRAP-09)."""
@@ -363,7 +389,8 @@ class Responder(ABC):
     ) -> Answer:
         request_id = request_id or _request_id(request)
         headers = (("X-Request-Id", request_id),) + ((("Retry-After", "1"),) if retry else ())
-        return as_json(status, {**fields, "request_id": request_id})._replace(headers=headers)
+        fields = {**fields, "request_id": request_id, **_trace_of(request)}
+        return as_json(status, fields)._replace(headers=headers)
 
 
 class Core(Responder):
@@ -371,10 +398,13 @@ class Core(Responder):
 
     routes = ROUTES
 
-    def __init__(self, host: Host, settings: Settings, *, workers: int = 1) -> None:
-        super().__init__(settings, workers=workers)
+    def __init__(
+        self, host: Host, settings: Settings, metrics: Metrics, *, workers: int = 1,
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(settings, metrics, workers=workers, plan=plan)
         self._host = host
-        self._ready = Answer(200, b'{"state":"ready"}')
+        self._ready = as_json(200, {"state": "ready", **self._plan})
 
     def ping(self) -> Answer:
         """200 once the model is loaded and tried out, else 503 with the reason (HOST-21, 25)."""
@@ -436,9 +466,9 @@ def _example(text: str) -> str:
 
 
 def _request_id(request: Request) -> str:
-    """The caller's own id where it is one word of ASCII, else a new one."""
-    for name in ("x-amzn-requestid", "x-request-id", "x-amzn-sagemaker-inference-id"):
-        value = request.headers.get(name, "")
-        if _REQUEST_ID.fullmatch(value):
-            return value
-    return str(uuid.uuid4())
+    return _id_of(request.headers)
+
+
+def _trace_of(request: Request) -> dict[str, str]:
+    found = trace_fields(request.headers)
+    return {"trace_id": found["trace_id"]} if found else {}

@@ -20,6 +20,7 @@ from byoa.serve.compute import Compute
 from byoa.serve.core import DRAIN_BYTES, Job, Responder, close_stream
 from byoa.serve.messages import Answer, Request
 from byoa.serve.streaming import Stream, StreamBroken
+from byoa.serve.visit import KEY
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -92,7 +93,7 @@ class Express:
     async def _invoke(self, scope: bridge.Scope, client: _Client) -> Answer:
         core = self._core
         headers = _headers(scope)
-        request = Request("POST", scope["path"], headers, b"")
+        request = Request("POST", scope["path"], headers, b"", visit=scope.get(KEY))
         body = await self._read(request, client.receive)
         if isinstance(body, Answer):
             return body
@@ -185,6 +186,8 @@ class Express:
                 raise _Gone
             chunk = message.get("body", b"")
             length += len(chunk)
+            if request.visit is not None:
+                request.visit.bytes_in = length
             if refused is None:
                 refused = self._core.too_large(request, length)
             more = message.get("more_body", False)
@@ -199,12 +202,15 @@ class Express:
                 return b"".join((*chunks, chunk)) if chunks else bytes(chunk)
 
     async def _hand_over(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope["method"], scope["path"], _headers(scope), b"")
+        request = Request(
+            scope["method"], scope["path"], _headers(scope), b"", visit=scope.get(KEY)
+        )
         body = await self._read(request, receive)
         if isinstance(body, Answer):
             await _answer(send, body)
             return
         environ = bridge.environ_of(scope, body)
+        environ[KEY] = request.visit
         status, headers, answer = await asyncio.get_running_loop().run_in_executor(
             self._waiting, self._call, environ
         )
@@ -229,9 +235,7 @@ def _headers(scope: bridge.Scope) -> dict[str, str]:
 
 
 async def _answer(send: Send, answer: Answer) -> None:
-    body = answer.body
-    if isinstance(body, Stream):  # of a route that Flask answers
-        raise TypeError("a stream is sent by _send_stream")
+    body = answer.whole
     headers = [
         (b"content-type", answer.content_type.encode("latin-1")),
         (b"content-length", b"%d" % len(body)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from byoa.serve.streaming import Stream
+    from byoa.serve.visit import Visit
 
 JSON = "application/json"
 
@@ -19,6 +20,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     query: str = ""
+    visit: Visit | None = None  # what is counted and logged of it
 
 
 class Answer(NamedTuple):
@@ -28,3 +30,10 @@ class Answer(NamedTuple):
     body: bytes | Stream
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def whole(self) -> bytes:
+        """The body of an answer that is no stream."""
+        if isinstance(self.body, bytes):
+            return self.body
+        raise TypeError("this answer is sent while it is made")

@@ -127,13 +127,16 @@ class Models:
         *,
         budget_bytes: int,
         startup_timeout: float,
+        on_change: Callable[[int], None] = lambda count: None,
     ) -> None:
+        """`on_change` is told how many models there are, whenever that changes."""
         self.catalogue = catalogue
         self._load = load
         self._compute = compute
         self._inside = inside  # where a path of the container is
         self._budget = budget_bytes
         self._timeout = startup_timeout
+        self._on_change = on_change
         self._served: dict[str, Served] = {}
         self._version = -1
         self._lock = threading.Lock()
@@ -150,8 +153,7 @@ class Models:
             except ModelExists:
                 served.compute.stop()
                 raise
-            with self._lock:
-                self._served[entry.name] = served
+            self._keep(entry.name, served)
 
     def get(self, name: str) -> Served:
         """The model; raises ModelNotLoaded, and what `add` raises where only now this worker comes
@@ -167,8 +169,7 @@ class Models:
                 served = self._served.get(name)
             if served is None:
                 served = self._loaded(entry)
-                with self._lock:
-                    self._served[name] = served
+                self._keep(name, served)
             return served
 
     def present(self, name: str) -> Served | None:
@@ -189,6 +190,11 @@ class Models:
             for served in self._served.values():
                 served.compute.stop()
 
+    def _keep(self, name: str, served: Served) -> None:
+        with self._lock:
+            self._served[name] = served
+            self._on_change(len(self._served))
+
     def _lock_of(self, name: str) -> threading.Lock:
         with self._lock:
             return self._loading.setdefault(name, threading.Lock())
@@ -202,6 +208,7 @@ class Models:
                 self._served.pop(name).compute.stop()
                 self._loading.pop(name, None)
             self._version = version
+            self._on_change(len(self._served))
         if gone:
             _give_memory_back()
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs
@@ -19,6 +20,7 @@ from byoa.container.errors import ByoaError, DataError
 from byoa.serve.core import Responder, Target, as_json
 from byoa.serve.host import describe
 from byoa.serve.messages import Answer, Request
+from byoa.serve.metrics import Metrics
 from byoa.serve.models import (
     NAME_LIMIT_BYTES,
     PAGE_MODELS,
@@ -41,12 +43,16 @@ _LOAD_EXAMPLE = '{"model_name": "a1b2c3", "url": "/opt/ml/models/a1b2c3/model"}'
 class MultiModelCore(Responder):
     """The answers of one worker process with many models. Thread-safe."""
 
-    def __init__(self, models: Models, settings: Settings, *, workers: int = 1) -> None:
-        super().__init__(settings, workers=workers)
+    def __init__(
+        self, models: Models, settings: Settings, metrics: Metrics, *, workers: int = 1,
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(settings, metrics, workers=workers, plan=plan)
         self._models = models
         self.routes = {
             contract.PING_PATH: "GET",
             contract.EXECUTION_PARAMETERS_PATH: "GET",
+            contract.METRICS_PATH: "GET",
             contract.MODELS_PATH: "GET or POST",
             f"{_PREFIX}<name>": "GET or DELETE",
             f"{_PREFIX}<name>{_INVOKE}": "POST",
@@ -62,7 +68,8 @@ class MultiModelCore(Responder):
 
     def ping(self) -> Answer:
         """200 from the first moment on: models come when they are asked for."""
-        return as_json(200, {"state": "ready", "models": len(self._models.catalogue.names())})
+        models = len(self._models.catalogue.names())
+        return as_json(200, {"state": "ready", "models": models, **self._plan})
 
     def invokes(self, path: str) -> bool:
         return path.startswith(_PREFIX) and path.endswith(_INVOKE)
@@ -80,9 +87,12 @@ class MultiModelCore(Responder):
                     "MODEL_NOT_NAMED", f"{request.path} names no model",
                     expected=f"POST {_PREFIX}<name>{_INVOKE}",
                 )
-            served = self._models.get(_name_of(request.path))
+            name = _name_of(request.path)
+            served = self._models.get(name)
         except Exception as error:
             return self._failure(request, error)
+        if request.visit is not None:
+            request.visit.model = name  # only of a model that there is: labels stay few
         return Target(served.loaded, served.compute)
 
     def failed(self, request: Request, error: Exception) -> Answer:

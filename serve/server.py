@@ -25,12 +25,16 @@ from gunicorn.errors import HaltServer
 
 from byoa.container import account, contract, hardware
 from byoa.container.errors import ByoaError, ContractError
+from byoa.serve.access_log import AccessLog
+from byoa.serve.meter import Meters
 from byoa.serve.settings import MEGABYTE, USER, Settings
+from byoa.serve.visit import Watch, WatchedAsgi, WatchedWsgi
 
 # Worker processes that may die before any of them has loaded the model.
 _DEATHS_BEFORE_READY = 3
 # A replaced worker accepts no connection before it has the model, up to this long.
 _REPLACEMENT_SECONDS = 30.0
+_LOG_SECONDS = 1.0  # for what the access log has not written when a worker ends
 MODELS_SHARE = 0.9  # of the memory, for the workers of a multi-model server
 # gunicorn's own ASGI worker waits for idle connections when it stops; uvicorn's closes them.
 _GUNICORN_ASGI_KEEPALIVE = 5
@@ -184,6 +188,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.settings = settings
         self.plan = plan
         self.board = Board(plan.workers)
+        self.meters = Meters(plan.workers)
+        self.watch = Watch(self.meters.of(0))  # each worker's own after its fork
         self.catalogue = Path()  # of a multi-model server: a directory that all workers see
         self._worker: Any = None  # in a worker process, gunicorn's object for it
         self._slot = 0
@@ -231,7 +237,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "keepalive": settings.keepalive,
             "proc_name": "byoa",
             "loglevel": settings.log_level,
-            "accesslog": "-" if settings.access_log else None,
+            "accesslog": None,  # ours is serve/access_log.py
             "worker_tmp_dir": shared_memory if os.access(shared_memory, os.W_OK) else None,
             "control_socket_disable": True,
             # The C parser that `auto` may find broke connections on large bodies.
@@ -240,6 +246,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "pre_fork": self._pre_fork,
             "post_fork": self._post_fork,
             "child_exit": self._child_exit,
+            "worker_exit": self._worker_exit,
         }
         if self.plan.user is not None:  # to whom gunicorn gives the workers' heartbeat files
             values |= {"user": self.plan.user.uid, "group": self.plan.user.gid}
@@ -265,11 +272,14 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _pre_fork(self, arbiter: Any, worker: Any) -> None:
         taken = set(self._slots.values())
-        self._slots[worker.age] = next(i for i in range(len(taken) + 1) if i not in taken)
+        slot = self._slots[worker.age] = next(i for i in range(len(taken) + 1) if i not in taken)
+        self.meters.forks(slot)
 
     def _post_fork(self, arbiter: Any, worker: Any) -> None:
         slot = self._slots[worker.age]
         self._worker, self._slot = worker, slot
+        self.watch = Watch(self.meters.of(slot))
+        self.watch.meter.begin()
         if self.plan.pin:
             os.sched_setaffinity(0, {self.plan.cpus[slot % len(self.plan.cpus)]})
         if self.plan.gpus:
@@ -280,32 +290,55 @@ class Server(BaseApplication):  # type: ignore[misc]
             account.become(self.plan.user)
 
     def _child_exit(self, arbiter: Any, worker: Any) -> None:
-        self._slots.pop(worker.age, None)
+        slot = self._slots.pop(worker.age, None)
+        if slot is not None:
+            self.meters.of(slot).end()
         if self.board.complete or not arbiter.LISTENERS:  # no listeners: we are stopping
             return
         self._deaths += 1
         if self._deaths >= _DEATHS_BEFORE_READY:
             raise HaltServer(f"{self._deaths} workers died while they loaded the model", 1)
 
+    def _worker_exit(self, arbiter: Any, worker: Any) -> None:
+        if self.watch.log is not None:
+            self.watch.log.close(_LOG_SECONDS)
+
     # --- in a worker -------------------------------------------------------------------------
 
     def load(self) -> Any:
         """The application of a worker's door, with the model on its way."""
+        if self.settings.access_log:
+            self.watch.log = AccessLog(on_drop=self.watch.meter.line_dropped)
         core = self._core()
         if self.settings.door == "flask":
-            return _flask(core)
+            return WatchedWsgi(_flask(core), self.watch)
         from byoa.serve.express import Express
 
-        return Express(core, partial(_flask, core))
+        return WatchedAsgi(Express(core, partial(_flask, core)), self.watch, core.broken)
 
     def _core(self) -> Any:
         if self.settings.multi_model:
             return self._many()
         from byoa.serve.core import Core
+        from byoa.serve.metrics import Metrics
 
-        return Core(self._host(), self.settings, workers=self.plan.workers)
+        return Core(
+            self._host(), self.settings, Metrics(self.meters), workers=self.plan.workers,
+            plan=self._told(),
+        )
+
+    def _told(self) -> dict[str, Any]:
+        """What /ping tells of the plan."""
+        plan = self.plan
+        return {
+            "workers": plan.workers,
+            "threads": int(plan.threads) if plan.threads.isdecimal() else plan.threads,
+            "device": plan.device,
+            "max_batch": self.settings.max_batch,
+        }
 
     def _many(self) -> Any:
+        from byoa.serve.metrics import Metrics
         from byoa.serve.models import Catalogue, Models
         from byoa.serve.multi_model import MultiModelCore
 
@@ -318,8 +351,12 @@ class Server(BaseApplication):  # type: ignore[misc]
             contract.Layout.from_environment().inside,
             budget_bytes=plan.models_bytes,
             startup_timeout=settings.startup_timeout,
+            on_change=self.watch.meter.set_models,
         )
-        return MultiModelCore(models, settings, workers=plan.workers)
+        metrics = Metrics(self.meters, lambda: len(models.catalogue.names()))
+        return MultiModelCore(
+            models, settings, metrics, workers=plan.workers, plan=self._told()
+        )
 
     def _loader(self) -> Any:
         """What loads a model's directory in this worker."""
@@ -336,7 +373,8 @@ class Server(BaseApplication):  # type: ignore[misc]
 
         settings = self.settings
         return Compute(
-            limit=settings.queue, inline=settings.inline, max_batch=settings.max_batch
+            limit=settings.queue, inline=settings.inline, max_batch=settings.max_batch,
+            meter=self.watch.meter,
         )
 
     def _host(self) -> Any:
@@ -346,7 +384,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             partial(self._loader(), self.plan.model_dir),
             self._compute(),
             startup_timeout=self.settings.startup_timeout,
-            on_ready=partial(self.board.set_ready, self._slot),
+            on_ready=self._ready,
             on_failed=self._failed,
             others=partial(_others, self.board, self.plan.workers),
         )
@@ -358,6 +396,10 @@ class Server(BaseApplication):  # type: ignore[misc]
                 host.wait(1.0)
                 self._worker.notify()
         return host
+
+    def _ready(self) -> None:
+        self.watch.meter.set_models(1)
+        self.board.set_ready(self._slot)
 
     def _failed(self, error: BaseException) -> None:
         """Tell why, once for all workers; end the server when /ping has had time to tell too."""

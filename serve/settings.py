@@ -144,7 +144,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("failure_exit", ("BYOA_LOAD_FAILURE_SECONDS",), _seconds(0, 3600), 10.0,
             "seconds that /ping tells why the model did not load before the server exits"),
     Setting("debug", ("BYOA_DEBUG",), _flag, False, "put tracebacks into error answers"),
-    Setting("access_log", ("BYOA_ACCESS_LOG",), _flag, False, "log one line for each request"),
+    Setting("access_log", ("BYOA_ACCESS_LOG",), _flag, False,
+            "print a line of JSON for each request"),
     Setting("log_level", ("BYOA_LOG_LEVEL", "SAGEMAKER_CONTAINER_LOG_LEVEL"), _level, "warning",
             "the least level that the server's own log shows"),
 )

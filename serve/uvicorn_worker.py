@@ -69,19 +69,16 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         await server.serve(sockets=[each.sock for each in self.sockets])
 
     def _config(self) -> uvicorn.Config:
-        for name, source in (
-            ("uvicorn.error", self.log.error_log), ("uvicorn.access", self.log.access_log),
-        ):
-            logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = source.handlers, False
-            logger.setLevel(source.level)
+        logger = logging.getLogger("uvicorn.error")
+        logger.handlers, logger.propagate = self.log.error_log.handlers, False
+        logger.setLevel(self.log.error_log.level)
         settings: dict[str, Any] = {
             "http": "httptools",
             "ws": "none",
             "lifespan": "off",
             "interface": "asgi3",
             "log_config": None,
-            "access_log": bool(self.cfg.accesslog),
+            "access_log": False,
             "proxy_headers": False,
             "server_header": False,
             "backlog": self.cfg.backlog,

@@ -16,7 +16,9 @@ def test_ping_answers_200_with_a_small_body(server):
     """HOST-20, HOST-21, CHK-06."""
     reply = server.call("GET", "/ping")
     assert reply.status == 200
-    assert reply.json == {"state": "ready"}
+    assert reply.json == {
+        "state": "ready", "workers": 2, "threads": 1, "device": "cpu", "max_batch": 256,
+    }
 
 
 def test_csv_is_answered_as_json_where_no_accept_is_given(server):

@@ -289,14 +289,6 @@ def test_debug_puts_the_traceback_into_the_answer(servers):
     assert "scripted.py" in server.invoke("902,0,0,0\n").json["traceback"]
 
 
-def test_the_access_log_is_off_until_it_is_asked_for(servers, server, door):
-    chatty = servers(door, BYOA_ACCESS_LOG="1")
-    for each in (server, chatty):
-        each.call("GET", "/ping")
-    chatty.wait_for(lambda: "GET /ping" in chatty.log, 10)
-    assert "GET /ping" not in server.log
-
-
 def test_the_algorithm_of_the_environment_wins_over_the_manifests(servers):
     def prepare(model: Path) -> None:
         manifest = json.loads((model / "byoa.json").read_text())
