@@ -83,6 +83,9 @@ class Express:
                     client.release()
             elif path == _PING and method == "GET":
                 answer = self._core.ping()
+            elif path == contract.METRICS_PATH and method == "GET":
+                side = asyncio.get_running_loop().run_in_executor  # it reads files, and many sums
+                answer = await side(self._side, self._core.metrics)
             else:
                 await self._hand_over(scope, receive, send)
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,8 @@ from byoa.serve.visit import Watch, WatchedAsgi, WatchedWsgi
 _DEATHS_BEFORE_READY = 3
 # A replaced worker accepts no connection before it has the model, up to this long.
 _REPLACEMENT_SECONDS = 30.0
+_DESCRIPTORS = 16_384
+_CONNECTIONS = 10_000  # that a worker of the Flask door keeps open while nothing happens on them
 _LOG_SECONDS = 1.0  # for what the access log has not written when a worker ends
 MODELS_SHARE = 0.9  # of the memory, for the workers of a multi-model server
 # gunicorn's own ASGI worker waits for idle connections when it stops; uvicorn's closes them.
@@ -187,6 +190,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self.settings = settings
         self.plan = plan
+        self.descriptors = _descriptors()
         self.board = Board(plan.workers)
         self.meters = Meters(plan.workers)
         self.watch = Watch(self.meters.of(0))  # each worker's own after its fork
@@ -257,13 +261,13 @@ class Server(BaseApplication):  # type: ignore[misc]
             values |= {
                 "worker_class": "byoa.serve.gthread_worker.FlaskWorker",
                 "threads": threads,
-                "worker_connections": 1000 + threads,
+                "worker_connections": threads + min(_CONNECTIONS, self.descriptors // 2),
             }
         elif settings.asgi_worker == "uvicorn":
             values["worker_class"] = "byoa.serve.uvicorn_worker.UvicornWorker"
         else:
             values |= {
-                "worker_class": "asgi",
+                "worker_class": "byoa.serve.asgi_worker.AsgiWorker",
                 "keepalive": min(settings.keepalive, _GUNICORN_ASGI_KEEPALIVE),
             }
         return values
@@ -423,6 +427,23 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _give_up(self) -> None:
         # A server that was complete loses this worker only, which is replaced.
         os._exit(1 if self.board.complete else Arbiter.WORKER_BOOT_ERROR)
+
+
+def _descriptors() -> int:
+    """How many files and sockets a process may have open; as many as a shell's limit lets it.
+
+    Shells give few, such as 1,024, and a connection that is idle takes one.
+    """
+    soft, hard = (
+        _DESCRIPTORS if limit == resource.RLIM_INFINITY else limit
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    if soft < min(hard, _DESCRIPTORS):
+        soft = min(hard, _DESCRIPTORS)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        )
+    return soft
 
 
 def _others(board: Board, workers: int) -> str | None:

@@ -113,6 +113,9 @@ SETTINGS: tuple[Setting, ...] = (
             "seconds that running requests have to finish after SIGTERM (HOST-03)"),
     Setting("keepalive", ("BYOA_KEEPALIVE",), _integer(1, 3600), 75,
             "seconds that an idle connection stays open (HOST-11)"),
+    Setting("read_timeout", ("BYOA_READ_TIMEOUT",), _seconds(1, 3600), 60.0,
+            "seconds that a request may take to arrive; then it is answered 408 and its connection"
+            " ends"),
     Setting("backlog", ("BYOA_BACKLOG",), _integer(1, 65535), 2048,
             "connections that may wait to be accepted"),
     Setting("queue", ("BYOA_QUEUE_LIMIT",), _integer(1, 100_000), 256,
@@ -172,6 +175,7 @@ class Settings:
     startup_timeout: float
     graceful_timeout: int
     keepalive: int
+    read_timeout: float
     backlog: int
     queue: int
     max_batch: int

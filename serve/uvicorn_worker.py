@@ -11,11 +11,14 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 import uvloop
 from gunicorn.workers.base import Worker
+
+from byoa.serve.uvicorn_protocol import Protocol
 
 _NOTIFY_SECONDS = 1
 
@@ -61,6 +64,10 @@ class UvicornWorker(Worker):  # type: ignore[misc]
 
         async def notify() -> None:
             self.notify()
+            now = loop.time()
+            connections: list[Any] = list(server.server_state.connections)
+            for connection in connections:
+                connection.sweep(now, self.cfg.keepalive)
             if self.ppid != os.getppid():  # the master is gone, and nobody else would stop us
                 drain()
 
@@ -72,8 +79,11 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         logger = logging.getLogger("uvicorn.error")
         logger.handlers, logger.propagate = self.log.error_log.handlers, False
         logger.setLevel(self.log.error_log.level)
+        server = self.app  # gunicorn's word for what serve/server.py makes
         settings: dict[str, Any] = {
-            "http": "httptools",
+            "http": partial(
+                Protocol, watch=server.watch, read_timeout=server.settings.read_timeout
+            ),
             "ws": "none",
             "lifespan": "off",
             "interface": "asgi3",

@@ -73,6 +73,7 @@ def test_the_sdks_log_level_is_understood(given, level):
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "nan"), ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "-1"),
         ("BYOA_LOG_LEVEL", "loud"), ("SAGEMAKER_MULTI_MODEL", "many"),
         ("BYOA_MODELS_MEMORY_MB", "0"), ("BYOA_MAX_BATCH", "0"),
+        ("BYOA_READ_TIMEOUT", "0"),
         ("SAGEMAKER_HANDLER", "mine:handle"), ("SAGEMAKER_MODEL_SERVER_VMARGS", "-Xmx1g"),
     ],
 )
