@@ -17,7 +17,7 @@ from byoa.local.errors import ValidationException
 Refusals = Mapping[str, str]
 
 
-_NOTHING = (None, False, [], "", {})
+_NOTHING: tuple[Any, ...] = (None, False, [], "", {})
 
 
 def refused(document: Mapping[str, Any], table: Refusals, where: str = "") -> list[str]:
