@@ -1,10 +1,11 @@
 """The inference server: one core, two doors (Flask, and an express lane on ASGI), gunicorn.
 
     settings          every setting in one table
-    server            gunicorn's master, the plan of workers; `python -m byoa.serve` starts it
+    plan              how many workers, of whom, on which device
+    server, master    gunicorn; `python -m byoa.serve` starts it
     application       the Flask application: every route
     express           the ASGI application: /ping and /invocations; the rest to Flask by bridge
-    messages, core    from a request to an answer
+    messages, core    from a request to an answer; failures: what is said instead
     compute           the thread that runs the model; batching and cost: what shares a call
     loading           from a model directory to what answers:
         model             an algorithm with its model

@@ -41,7 +41,8 @@ def _serve() -> None:
     layout = Layout.from_environment()
     code = script_code.fetched(layout, os.environ)
 
-    from byoa.serve.server import Server, make_plan
+    from byoa.serve.plan import make_plan
+    from byoa.serve.server import Server
 
     plan = make_plan(settings, found, code=code)
     print(plan.describe(settings, found), flush=True)

@@ -15,28 +15,26 @@ own side.
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from byoa.container import contract
-from byoa.container.errors import AlgorithmError, ByoaError, DataError
+from byoa.container.errors import ByoaError, DataError
 from byoa.container.formats import registry
 from byoa.container.formats.base import Format
-from byoa.container.media_types import MediaType, NotAcceptable, parse_media_type
+from byoa.container.media_types import MediaType, parse_media_type
 from byoa.serve import records
-from byoa.serve.batching import RecordFailed, Work
+from byoa.serve.batching import Work
 from byoa.serve.calls import Call
-from byoa.serve.compute import Compute, ServerBusy
-from byoa.serve.content_encoding import TooLarge, inflate
-from byoa.serve.host import FAILED, READY, Host, describe, trace
+from byoa.serve.compute import Compute
+from byoa.serve.failures import Failures, log
+from byoa.serve.host import FAILED, READY, Host
 from byoa.serve.inference_script import InferenceScript
-from byoa.serve.messages import Answer, Request
+from byoa.serve.messages import Answer, Request, as_json
 from byoa.serve.metrics import CONTENT_TYPE as METRICS_TYPE
 from byoa.serve.metrics import Metrics
 from byoa.serve.model import Loaded
@@ -44,10 +42,7 @@ from byoa.serve.pieces import Pieces, negotiate
 from byoa.serve.sessions import SessionLost, Sessions
 from byoa.serve.settings import MEGABYTE, Settings
 from byoa.serve.streaming import Stream
-from byoa.serve.trace import fields as trace_fields
-from byoa.serve.visit import request_id as _id_of
-
-log = logging.getLogger("byoa.serve")
+from byoa.serve.visit import request_id
 
 ROUTES = {
     contract.PING_PATH: "GET",
@@ -81,17 +76,15 @@ class Job(NamedTuple):
     media: MediaType
 
 
-class Responder(ABC):
+class Responder(Failures, ABC):
     """What answers requests with a model, whichever it is, and refuses those that it cannot."""
-
-    routes: Mapping[str, str]  # path → method
 
     def __init__(
         self, settings: Settings, metrics: Metrics, *, workers: int = 1,
         plan: Mapping[str, Any] | None = None,
     ) -> None:
         """`plan`: what /ping tells of the server, besides its state."""
-        self.settings = settings
+        super().__init__(settings)
         self._metrics = metrics
         self._workers = workers
         self._sessions = (
@@ -103,7 +96,7 @@ class Responder(ABC):
     def answer(self, request: Request) -> Answer:
         """The answer to any request; waits for the model where it must."""
         if self.routes.get(request.path) != request.method:
-            return self._unknown(request)
+            return self.unknown(request)
         if request.path == contract.PING_PATH:
             return self.ping()
         if request.path == contract.EXECUTION_PARAMETERS_PATH:
@@ -126,7 +119,7 @@ class Responder(ABC):
             if isinstance(outcome, Future) and not outcome.done():
                 outcome.add_done_callback(close_stream)
                 outcome.cancel()
-                return self.too_late(job)
+                return self.too_late(request)
             return self.failed(request, error)
         return self.finish(job, outcome)
 
@@ -176,7 +169,7 @@ class Responder(ABC):
         refused = self.too_large(request, len(request.body))
         if refused is not None:
             return refused
-        plain = self._inflated(request)
+        plain = self.inflated(request)
         if isinstance(plain, Answer):
             return plain
         request = plain
@@ -192,14 +185,14 @@ class Responder(ABC):
             decoder = registry.find(content_type)
             media = parse_media_type(content_type)
         except DataError as error:
-            return self._media_refused(request, 415, error, registry.all())
+            return self.media_refused(request, 415, error, registry.all())
         if loaded.streams:
             return self._stream(request, target.compute, loaded, decoder, media)
         try:
             accept = headers.get("accept")
             encoder, answer_media = registry.negotiate(accept, self.settings.default_accept)
         except DataError as error:
-            return self._media_refused(request, 406, error, registry.answers())
+            return self.media_refused(request, 406, error, registry.answers())
         try:
             features = records.decode(decoder, request.body, media, loaded.features)
         except Exception as error:
@@ -221,7 +214,7 @@ class Responder(ABC):
             return session
         default = self.settings.default_accept
         return self._call(request, compute, lambda: script.respond(
-            request, default, _request_id(request), session
+            request, default, request_id(request.headers), session
         ))
 
     def _stream(
@@ -243,7 +236,7 @@ class Responder(ABC):
     ) -> Call:
         def on_failed(error: Exception) -> None:
             log.error(
-                "request %s: the stream broke off: %s", _request_id(request), error,
+                "request %s: the stream broke off: %s", request_id(request.headers), error,
                 exc_info=None if isinstance(error, ByoaError) else error,
             )
 
@@ -279,118 +272,6 @@ class Responder(ABC):
         except Exception as error:
             return self.failed(job.request, error)
         return Answer(200, body, str(job.media))
-
-    # --- refusals and failures ---------------------------------------------------------------
-
-    def failed(self, request: Request, error: Exception) -> Answer:
-        """400 for the caller's mistake, 503 for a full queue, 500 for everything else.
-
-        The traceback goes to the log, into the body only with BYOA_DEBUG (pain of leaking code).
-        """
-        if isinstance(error, ServerBusy):
-            return self.refuse(request, 503, error.to_json(), retry=True)
-        record: int | None = None
-        if isinstance(error, RecordFailed):
-            record, error = error.record, error.error
-        fields = describe(error, "PREDICT_FAILED")
-        if record is not None:
-            fields["record"] = record
-        if isinstance(error, NotAcceptable):
-            return self.refuse(request, 406, fields)
-        if isinstance(error, DataError):
-            unsupported = str(fields.get("code", "")).startswith("MEDIA_TYPE")
-            return self.refuse(request, 415 if unsupported else 400, fields)
-        request_id = _request_id(request)
-        log.error(
-            "request %s failed: %s", request_id, fields["message"],
-            exc_info=None if isinstance(error, AlgorithmError) and not error.__cause__ else error,
-        )
-        if self.settings.debug:
-            fields["traceback"] = trace(error)
-        return self.refuse(request, _status(error), fields, request_id=request_id)
-
-    def broken(
-        self, method: str, path: str, headers: Mapping[str, str], error: Exception
-    ) -> Answer:
-        """500 for what no door should let through."""
-        request = Request(method, path, headers, b"")
-        request_id = _request_id(request)
-        log.error("request %s failed", request_id, exc_info=error)
-        fields = describe(error, "SERVER_FAILED")
-        return self.refuse(request, 500, fields, request_id=request_id)
-
-    def too_late(self, job: Job | Call) -> Answer:
-        """504 with our own words, before the platform cuts the connection (HOST-31, TRAP-09)."""
-        error = ByoaError(
-            "PREDICT_TIMEOUT",
-            f"no prediction within {self.settings.deadline:g} s,"
-            f" the limit is {self.settings.timeout:g} s",
-            expected="predict returns before SAGEMAKER_MODEL_SERVER_TIMEOUT",
-            remedy="send fewer records, use asynchronous inference or batch transform,"
-            " or raise the variable where the platform's own limit allows",
-        )
-        log.error("request %s: %s", _request_id(job.request), error)
-        return self.refuse(job.request, 504, error.to_json())
-
-    def too_large(self, request: Request, length: int) -> Answer | None:
-        """413 for a body of `length` bytes over the limit, None within it (HOST-32, TRAP-10)."""
-        limit = self.settings.payload_limit
-        if not limit or length <= limit:
-            return None
-        return self.refuse(request, 413, DataError(
-            "BODY_TOO_LARGE",
-            f"the body has {length} bytes or more, the limit is {limit}",
-            expected=f"at most {limit} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)",
-            remedy="send fewer records; use application/x-npy or recordio-protobuf, 4 bytes a"
-            " value, instead of JSON; or use asynchronous inference or batch transform",
-        ).to_json())
-
-    def _inflated(self, request: Request) -> Request | Answer:
-        """The request without its Content-Encoding, or why that cannot be."""
-        coding = request.headers.get("content-encoding")
-        if coding is None:
-            return request
-        limit = self.settings.payload_limit
-        try:
-            return request._replace(body=inflate(request.body, coding, limit))
-        except TooLarge:
-            return self.too_large(request, limit + 1) or request
-        except DataError as error:
-            status = 400 if error.code == "BODY_MALFORMED" else 415
-            return self.refuse(request, status, error.to_json())
-
-    def _media_refused(
-        self, request: Request, status: int, error: DataError, formats: Sequence[Format]
-    ) -> Answer:
-        accepted = [
-            {"content_type": each.media_types[0], "sample": each.sample} for each in formats
-        ]
-        fields = {**error.to_json(), "accepted": accepted}
-        fields["expected"] = "one of the types in `accepted`"
-        return self.refuse(request, status, fields)
-
-    def _unknown(self, request: Request) -> Answer:
-        routes = ", ".join(f"{method} {path}" for path, method in self.routes.items())
-        known = request.path in self.routes
-        what = f"{request.method} {request.path[:200]}"
-        fields = ByoaError(
-            "METHOD_NOT_ALLOWED" if known else "ROUTE_UNKNOWN",
-            f"{what} is not answered here", expected=routes,
-        ).to_json()
-        answer = self.refuse(request, 405 if known else 404, fields)
-        if known:
-            allowed = ("Allow", self.routes[request.path])
-            answer = answer._replace(headers=(*answer.headers, allowed))
-        return answer
-
-    def refuse(
-        self, request: Request, status: int, fields: Mapping[str, Any], *,
-        retry: bool = False, request_id: str = "",
-    ) -> Answer:
-        request_id = request_id or _request_id(request)
-        headers = (("X-Request-Id", request_id),) + ((("Retry-After", "1"),) if retry else ())
-        fields = {**fields, "request_id": request_id, **_trace_of(request)}
-        return as_json(status, fields)._replace(headers=headers)
 
 
 class Core(Responder):
@@ -450,25 +331,6 @@ def close_stream(outcome: Future[Any]) -> None:
         answer.body.close()
 
 
-def as_json(status: int, document: Mapping[str, Any]) -> Answer:
-    return Answer(status, json.dumps(document).encode())
-
-
-def _status(error: Exception) -> int:
-    """The status that an author's exception asks for, as sagemaker-inference's own do."""
-    status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and 400 <= status <= 599 else 500
-
-
 def _example(text: str) -> str:
     first = registry.all()[0]
     return f"{text} {first.sample!r} as {first.media_types[0]}"
-
-
-def _request_id(request: Request) -> str:
-    return _id_of(request.headers)
-
-
-def _trace_of(request: Request) -> dict[str, str]:
-    found = trace_fields(request.headers)
-    return {"trace_id": found["trace_id"]} if found else {}

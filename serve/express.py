@@ -144,7 +144,7 @@ class Express:
             waiter.cancel()
             if client.leaving.done():
                 raise _Gone
-            return core.too_late(job)
+            return core.too_late(job.request)
         except _Gone:
             raise
         except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from byoa.serve.streaming import Stream
@@ -37,3 +38,7 @@ class Answer(NamedTuple):
         if isinstance(self.body, bytes):
             return self.body
         raise TypeError("this answer is sent while it is made")
+
+
+def as_json(status: int, document: Mapping[str, Any]) -> Answer:
+    return Answer(status, json.dumps(document).encode())

@@ -17,9 +17,9 @@ from urllib.parse import parse_qs
 
 from byoa.container import contract
 from byoa.container.errors import ByoaError, DataError
-from byoa.serve.core import Responder, Target, as_json
+from byoa.serve.core import Responder, Target
 from byoa.serve.host import describe
-from byoa.serve.messages import Answer, Request
+from byoa.serve.messages import Answer, Request, as_json
 from byoa.serve.metrics import Metrics
 from byoa.serve.models import (
     NAME_LIMIT_BYTES,

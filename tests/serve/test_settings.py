@@ -8,7 +8,7 @@ import pytest
 
 from byoa.container.errors import ContractError
 from byoa.container.hardware import Gpu, Hardware
-from byoa.serve.server import make_plan
+from byoa.serve.plan import make_plan
 from byoa.serve.settings import REFUSED, SETTINGS, Settings, read
 
 

@@ -13,7 +13,7 @@ from byoa.container.account import Account
 from byoa.container.errors import AlgorithmError, ContractError
 from byoa.container.hardware import Hardware
 from byoa.serve.loading import load
-from byoa.serve.server import make_plan
+from byoa.serve.plan import make_plan
 from byoa.serve.settings import read
 
 FOUND = Hardware(2.0, "affinity", 8 << 30, "machine")
