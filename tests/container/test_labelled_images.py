@@ -98,6 +98,15 @@ def test_a_host_of_several_that_read_all_takes_its_share_of_the_pairs(pipe, plat
     assert batch.labels.tolist() == [0, -2] and batch.features[:, 0].tolist() == [1, 3]
 
 
+def test_jpeg_files_are_images_as_png_files_are(pipe, platform):
+    images = [picture(*range(8), kind="JPEG"), picture(*range(8)), picture(*[9] * 8, kind="JPEG")]
+    with platform([wrapped(*itertools.chain(*zip(images, (b"2", b"1", b"0"), strict=True)))]):
+        features, labels = pipe("image/jpeg").load()
+    assert labels.tolist() == [2, 1, 0]
+    for row, image in zip(features, images, strict=True):
+        np.testing.assert_array_equal(row, IMAGE.decode(image).features[0])
+
+
 def test_one_line_is_one_pair(pipe, platform):
     with platform([wrapped(IMAGES[1], b"4")]):
         features, labels = pipe().load()
