@@ -192,6 +192,17 @@ def _counter(path: Path) -> int | None:
     return None
 
 
+def resident_bytes() -> int:
+    """What this process has in memory."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # no /proc: macOS
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 # --- GPUs -----------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@
 from __future__ import annotations
 
 __all__ = [
-    "access_log", "application", "bridge", "calls", "compute", "core", "express", "host",
-    "inference_script", "loading", "messages", "meter", "metrics", "model", "server", "settings",
-    "streaming", "visit",
+    "access_log", "application", "bridge", "calls", "compute", "core", "express", "failures",
+    "host", "inference_script", "loading", "master", "messages", "meter", "metrics", "model",
+    "plan", "server", "settings", "streaming", "visit",
 ]

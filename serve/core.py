@@ -81,9 +81,10 @@ class Responder(Failures, ABC):
 
     def __init__(
         self, settings: Settings, metrics: Metrics, *, workers: int = 1,
-        plan: Mapping[str, Any] | None = None,
+        plan: Callable[[], Mapping[str, Any]] = dict, crashes: Callable[[], int] = int,
     ) -> None:
-        """`plan`: what /ping tells of the server, besides its state."""
+        """`plan`: what /ping tells of the server, besides its state; `crashes`: how many workers
+        have ended lately, where those are too many."""
         super().__init__(settings)
         self._metrics = metrics
         self._workers = workers
@@ -91,7 +92,8 @@ class Responder(Failures, ABC):
             Sessions(Path(settings.sessions_path), settings.session_seconds)
             if settings.sessions else None
         )
-        self._plan = dict(plan or {})
+        self._plan = plan
+        self._crashes = crashes
 
     def answer(self, request: Request) -> Answer:
         """The answer to any request; waits for the model where it must."""
@@ -128,6 +130,19 @@ class Responder(Failures, ABC):
     @abstractmethod
     def ping(self) -> Answer:
         """200 where requests are taken, else 503 with the reason (HOST-21)."""
+
+    def ready(self, **more: Any) -> Answer:
+        """200 with the plan of workers; 503 where they end again and again."""
+        crashes = self._crashes()
+        if not crashes:
+            return as_json(200, {"state": "ready", **more, **self._plan()})
+        return as_json(503, {
+            "state": "failing",
+            "code": "WORKERS_CRASHING",
+            "message": f"{crashes} worker processes have ended within a minute",
+            "expected": "workers that go on, whatever they are asked",
+            "remedy": "see the log for what ended them, a request or a lack of memory",
+        })
 
     @abstractmethod
     def target(self, request: Request) -> Target | Answer:
@@ -281,11 +296,10 @@ class Core(Responder):
 
     def __init__(
         self, host: Host, settings: Settings, metrics: Metrics, *, workers: int = 1,
-        plan: Mapping[str, Any] | None = None,
+        plan: Callable[[], Mapping[str, Any]] = dict, crashes: Callable[[], int] = int,
     ) -> None:
-        super().__init__(settings, metrics, workers=workers, plan=plan)
+        super().__init__(settings, metrics, workers=workers, plan=plan, crashes=crashes)
         self._host = host
-        self._ready = as_json(200, {"state": "ready", **self._plan})
 
     def ping(self) -> Answer:
         """200 once the model is loaded and tried out, else 503 with the reason (HOST-21, 25)."""
@@ -299,7 +313,7 @@ class Core(Responder):
             })
         running = host.compute.busy_seconds
         if running <= 2 * self.settings.timeout:
-            return self._ready
+            return self.ready()
         return as_json(503, {
             "state": "stuck",
             "code": "MODEL_STUCK",

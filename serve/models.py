@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from byoa.container.errors import ByoaError
-from byoa.container.hardware import size
+from byoa.container.hardware import resident_bytes, size
 from byoa.serve.compute import Compute
 from byoa.serve.inference_script import InferenceScript
 from byoa.serve.model import Loaded, try_out
@@ -253,7 +253,7 @@ class Models:
         return Served(loaded, compute)
 
     def _check(self, entry: Entry, more: int) -> None:
-        used = _resident_bytes()
+        used = resident_bytes()
         if used + more > self._budget:
             what = f"needs {size(more)} more, {size(used)} are in use" if more else (
                 f"takes this worker to {size(used)}"
@@ -285,15 +285,6 @@ def absent(name: str) -> ModelNotLoaded:
         "MODEL_NOT_LOADED", f"model {name} is not loaded", remedy="load it with POST /models"
     )
 
-
-def _resident_bytes() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # no /proc: macOS
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _give_memory_back() -> None:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs
@@ -19,7 +19,7 @@ from byoa.container import contract
 from byoa.container.errors import ByoaError, DataError
 from byoa.serve.core import Responder, Target
 from byoa.serve.host import describe
-from byoa.serve.messages import Answer, Request, as_json
+from byoa.serve.messages import Answer, Request
 from byoa.serve.metrics import Metrics
 from byoa.serve.models import (
     NAME_LIMIT_BYTES,
@@ -45,9 +45,9 @@ class MultiModelCore(Responder):
 
     def __init__(
         self, models: Models, settings: Settings, metrics: Metrics, *, workers: int = 1,
-        plan: Mapping[str, Any] | None = None,
+        plan: Callable[[], Mapping[str, Any]] = dict, crashes: Callable[[], int] = int,
     ) -> None:
-        super().__init__(settings, metrics, workers=workers, plan=plan)
+        super().__init__(settings, metrics, workers=workers, plan=plan, crashes=crashes)
         self._models = models
         self.routes = {
             contract.PING_PATH: "GET",
@@ -69,7 +69,7 @@ class MultiModelCore(Responder):
     def ping(self) -> Answer:
         """200 from the first moment on: models come when they are asked for."""
         models = len(self._models.catalogue.names())
-        return as_json(200, {"state": "ready", "models": models, **self._plan})
+        return self.ready(models=models)
 
     def invokes(self, path: str) -> bool:
         return path.startswith(_PREFIX) and path.endswith(_INVOKE)

@@ -13,7 +13,9 @@ from byoa.container import account, contract, hardware
 from byoa.container.errors import ContractError
 from byoa.serve.settings import MEGABYTE, USER, Settings
 
-MODELS_SHARE = 0.9  # of the memory, for the workers of a multi-model server
+MEMORY_SHARE = 0.9  # of the container's, for the workers
+# What a worker may take, for a first look: a framework, and a model's files read and unpacked.
+_FRAMEWORK_BYTES, _TIMES_FILES = 500 << 20, 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Plan:
     program: str | None = None  # the inference script that SAGEMAKER_PROGRAM names …
     code: Path | None = None  # … and where its code is, None for the model's own code/
     models_bytes: int = 0  # a worker's share of the memory, in multi-model mode
+    memory: int = 0  # bytes for all workers
+    measure: bool = False  # start one worker, and as many more as then are seen to fit
     user: account.Account | None = None  # whom the workers become; None: as the server is
     user_note: str = ""
 
@@ -73,6 +77,7 @@ def make_plan(
         # Beside other processes on a laptop, binding would hold a worker on a busy CPU.
         pin = contract.BASE_DIR_VARIABLE not in environ and 1 < workers == len(cpus)
     model_dir = contract.Layout.from_environment(environ).model
+    memory = int(MEMORY_SHARE * found.memory_bytes)
     user, note = _user(settings.user, model_dir)
     return Plan(
         user=user, user_note=note,
@@ -83,7 +88,10 @@ def make_plan(
         program=environ.get(contract.PROGRAM_VARIABLE) or None,
         code=code,
         models_bytes=settings.models_memory * MEGABYTE if settings.models_memory
-        else int(MODELS_SHARE * found.memory_bytes / workers),
+        else memory // workers,
+        memory=memory,
+        measure=settings.workers is None and not settings.multi_model
+        and workers * _estimate(model_dir) > memory,
     )
 
 
@@ -112,3 +120,8 @@ def _user(name: str, model_dir: Path) -> tuple[account.Account | None, str]:
         remedy=f"add the user to the image, or remove BYOA_USER: the default is {USER} where the"
         " image has it",
     )
+
+
+def _estimate(model_dir: Path) -> int:
+    files = sum(path.stat().st_size for path in model_dir.rglob("*") if path.is_file())
+    return _FRAMEWORK_BYTES + _TIMES_FILES * files

@@ -19,19 +19,17 @@ from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.errors import HaltServer
 
 from byoa.container import account, contract
 from byoa.container.errors import ByoaError
+from byoa.container.hardware import resident_bytes
 from byoa.serve.access_log import AccessLog
-from byoa.serve.master import Board, Master
+from byoa.serve.master import Board, Crew, Master
 from byoa.serve.meter import Meters
 from byoa.serve.plan import Plan
 from byoa.serve.settings import Settings
 from byoa.serve.visit import Watch, WatchedAsgi, WatchedWsgi
 
-# Worker processes that may die before any of them has loaded the model.
-_DEATHS_BEFORE_READY = 3
 # A replaced worker accepts no connection before it has the model, up to this long.
 _REPLACEMENT_SECONDS = 30.0
 _DESCRIPTORS = 16_384
@@ -55,7 +53,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._worker: Any = None  # in a worker process, gunicorn's object for it
         self._slot = 0
         self._slots: dict[int, int] = {}  # worker's age → which CPU or GPU is its own
-        self._deaths = 0
+        self._crew = Crew(plan, self.board, _say)
         super().__init__()
 
     def run(self) -> NoReturn:
@@ -73,7 +71,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _run(self) -> NoReturn:
         try:
-            Master(self).run()
+            Master(self, self._crew).run()
         except RuntimeError as error:
             raise ByoaError(
                 "SERVER_START", f"gunicorn did not start: {error}",
@@ -91,7 +89,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         values: dict[str, Any] = {
             "bind": f"{settings.host}:{settings.port}",
             "backlog": settings.backlog,
-            "workers": self.plan.workers,
+            "workers": self._crew.wanted(),
             # A worker that sends no heartbeat is hung, however long requests may take.
             "timeout": int(settings.timeout) + 30,
             "graceful_timeout": settings.graceful_timeout,
@@ -154,11 +152,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         slot = self._slots.pop(worker.age, None)
         if slot is not None:
             self.meters.of(slot).end()
-        if self.board.complete or not arbiter.LISTENERS:  # no listeners: we are stopping
-            return
-        self._deaths += 1
-        if self._deaths >= _DEATHS_BEFORE_READY:
-            raise HaltServer(f"{self._deaths} workers died while they loaded the model", 1)
+        if arbiter.LISTENERS:  # else we are stopping
+            self._crew.ended()
 
     def _worker_exit(self, arbiter: Any, worker: Any) -> None:
         if self.watch.log is not None:
@@ -185,18 +180,21 @@ class Server(BaseApplication):  # type: ignore[misc]
 
         return Core(
             self._host(), self.settings, Metrics(self.meters), workers=self.plan.workers,
-            plan=self._told(),
+            plan=self._told, crashes=self._crashes,
         )
 
     def _told(self) -> dict[str, Any]:
         """What /ping tells of the plan."""
         plan = self.plan
         return {
-            "workers": plan.workers,
+            "workers": self.board.wanted,
             "threads": int(plan.threads) if plan.threads.isdecimal() else plan.threads,
             "device": plan.device,
             "max_batch": self.settings.max_batch,
         }
+
+    def _crashes(self) -> int:
+        return self.board.crashes
 
     def _many(self) -> Any:
         from byoa.serve.metrics import Metrics
@@ -216,7 +214,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         )
         metrics = Metrics(self.meters, lambda: len(models.catalogue.names()))
         return MultiModelCore(
-            models, settings, metrics, workers=plan.workers, plan=self._told()
+            models, settings, metrics, workers=plan.workers, plan=self._told, crashes=self._crashes,
         )
 
     def _loader(self) -> Any:
@@ -247,7 +245,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             startup_timeout=self.settings.startup_timeout,
             on_ready=self._ready,
             on_failed=self._failed,
-            others=partial(_others, self.board, self.plan.workers),
+            others=self._others,
         )
         host.start()
         if self.board.complete and self.plan.workers > 1:
@@ -260,7 +258,14 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _ready(self) -> None:
         self.watch.meter.set_models(1)
-        self.board.set_ready(self._slot)
+        self.board.set_ready(self._slot, resident_bytes())
+
+    def _others(self) -> str | None:
+        """What this worker waits for besides itself, None when every worker has had the model."""
+        board = self.board
+        if board.complete:
+            return None
+        return f"{board.ready} of {board.wanted} workers have loaded the model"
 
     def _failed(self, error: BaseException) -> None:
         """Tell why, once for all workers; end the server when /ping has had time to tell too."""
@@ -303,13 +308,11 @@ def _descriptors() -> int:
     return soft
 
 
-def _others(board: Board, workers: int) -> str | None:
-    """What this worker waits for besides itself, None when every worker has had the model."""
-    ready = board.ready
-    return None if ready == workers else f"{ready} of {workers} workers have loaded the model"
-
-
 def _flask(core: Any) -> Any:
     from byoa.serve.application import create_app
 
     return create_app(core)
+
+
+def _say(text: str) -> None:
+    print(f"byoa serve: {text}", file=sys.stderr, flush=True)
