@@ -22,6 +22,7 @@ from byoa.container.errors import ByoaError
 from byoa.serve.batching import RecordFailed, Work, predict
 from byoa.serve.cost import Cost
 from byoa.serve.meter import Meter
+from byoa.serve.visit import Call
 
 Result = TypeVar("Result")
 
@@ -173,7 +174,7 @@ class Compute:
                 started = time.perf_counter()
                 outcomes += predict(together)
                 seconds = time.perf_counter() - started
-                self._learn(together, seconds, [0.0] * len(together), inline=True)
+                self._learn(together, seconds, inline=True)
         finally:
             self._running.release()
         return outcomes
@@ -211,15 +212,17 @@ class Compute:
         return self._max_batch if own is None else min(own, self._max_batch)
 
     def _learn(
-        self, works: Sequence[Work], seconds: float, waits: Sequence[float], *,
+        self, works: Sequence[Work], seconds: float, waits: Sequence[float] = (), *,
         inline: bool = False, measured: bool = True,
     ) -> None:
+        """`waits`: how long each had been queued; empty where none was."""
         records = sum(len(work.features) for work in works)
         self.cost.observe(records, seconds)
-        self._meter.call(records, seconds, waits)
-        for work, wait in zip(works, waits, strict=True):
+        self._meter.call(records, seconds, len(works), waits)
+        for i, work in enumerate(works):
             if work.visit is not None:
-                work.visit.predicted(len(work.features), records, seconds, wait)
+                wait = waits[i] if waits else 0.0
+                work.visit.call = Call(len(work.features), records, wait, seconds)
         if len(works) == 1 and measured:
             self.observe(seconds)
         if inline and seconds > STRIKE_SECONDS:
@@ -255,7 +258,7 @@ class Compute:
             self._since = None
         if item.measured:
             self.observe(seconds)
-            self._meter.call(0, seconds, [started - item.since])
+            self._meter.call(0, seconds, 1, [started - item.since])
         # Only now: whoever waits may run the next request itself.
         if failure is None:
             item.future.set_result(result)

@@ -105,20 +105,22 @@ class Meter:
 
     # --- the model ---
 
-    def call(self, records: int, seconds: float, waits: Sequence[float]) -> None:
-        """Count a call of predict, and how long each of its requests had waited for it."""
+    def call(
+        self, records: int, seconds: float, requests: int, waits: Sequence[float] = ()
+    ) -> None:
+        """Count a call of predict that answers so many requests; `waits`: how long each had
+        waited for it, empty where none had."""
         values = self.values
         with self._calls:
             values[PREDICT + bisect_left(SECONDS, seconds)] += 1.0
             values[_PREDICT_SUM] += seconds
             values[BATCH + bisect_left(RECORDS, records)] += 1.0
             values[PREDICTED] += records
+            if not waits:
+                values[QUEUE] += requests
             for wait in waits:
-                if wait:
-                    values[QUEUE + bisect_left(SECONDS, wait)] += 1.0
-                    values[_QUEUE_SUM] += wait
-                else:
-                    values[QUEUE] += 1.0
+                values[QUEUE + bisect_left(SECONDS, wait)] += 1.0
+                values[_QUEUE_SUM] += wait
 
     def queued(self, change: int) -> None:
         """So many requests more, or fewer, wait for a model."""

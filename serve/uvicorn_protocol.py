@@ -1,13 +1,12 @@
 """uvicorn's HTTP/1.1 on one connection, with the limits that it has not: of time and of headers.
 
 uvicorn waits for ever for a request that has begun, and keeps a head of any length. The worker
-calls `sweep` about once a second on every connection; a request costs two comparisons and a look
+calls `sweep` about once a second on every connection, so that a request needs no timer and no look
 at the clock.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -26,46 +25,30 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._watch = watch
         self._read_timeout = read_timeout
-        self._since: float | None = None  # when the request began that is not yet whole
-        self._received = 0  # its bytes so far, head and body
-        self._in_head = True
+        self._requests = 0  # that have come in whole
+        self._received = 0  # bytes of the next one, head and body
         self._ending = False
-        self._unsent = 0  # bytes that wait for a client to read
+        # What the last sweep has seen, and since when it is so: a request that is not yet whole,
+        # and bytes that wait for a client to read.
+        self._arriving: tuple[int, bool] | None = None
+        self._arriving_since = 0.0
+        self._unsent = 0
         self._unsent_since = 0.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        if self._since is None:
-            self._since = self.loop.time()
-        elif not self._received:
-            self._since = self.loop.time()  # until now the connection was only open
+        if self._whole():
+            self._requests += 1
+            self._received = 0
         self._received += len(data)
-        super().data_received(data)
-        if self._in_head and self._received > HEAD_LIMIT_BYTES and not self._ending:
-            self._refuse(431, *head_too_large())
-
-    def on_headers_complete(self) -> None:
+        HttpToolsProtocol.data_received(self, data)
         if self._received > HEAD_LIMIT_BYTES and self._head_bytes() > HEAD_LIMIT_BYTES:
-            raise _HeadTooLarge
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._since = None
-        self._received = 0
-        self._in_head = True
-        super().on_message_complete()
+            if not self._ending:
+                self._refuse(431, *head_too_large())
 
     def send_400_response(self, msg: str) -> None:
-        if self._received > HEAD_LIMIT_BYTES and self._head_bytes() > HEAD_LIMIT_BYTES:
-            self._refuse(431, *head_too_large())
-        else:
-            self._refuse(400, *malformed(msg))
+        self._refuse(400, *malformed(msg))
 
     def sweep(self, now: float, keepalive: float) -> None:
         """End the connection where its client has been too slow."""
@@ -77,15 +60,22 @@ class Protocol(HttpToolsProtocol):
         elif now - self._unsent_since > self._read_timeout:
             self.transport.abort()  # it does not read its answer
             return
-        if self._since is None or self.transport.is_closing():
-            return
-        if self.pipeline:  # the request before it is still being answered: reading waits for us
-            self._since = now
+        # While the request before it is being answered, reading waits for us.
+        arriving = None if self._whole() or self.pipeline else (
+            self._requests, self._received > 0
+        )
+        if arriving is None or arriving != self._arriving or self.transport.is_closing():
+            self._arriving, self._arriving_since = arriving, now
         elif not self._received:
-            if now - self._since > keepalive:
+            if now - self._arriving_since > keepalive:
                 self.transport.close()
-        elif now - self._since > self._read_timeout:
+        elif now - self._arriving_since > self._read_timeout:
             self._refuse(TIMED_OUT, *too_slow(self._read_timeout))
+
+    def _whole(self) -> bool:
+        """Whether the last request has come in to its end, and nothing of the next."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.more_body and cycle.scope is self.scope
 
     def _head_bytes(self) -> int:
         headers = self.headers or ()
@@ -103,7 +93,7 @@ class Protocol(HttpToolsProtocol):
                 visit.status, visit.request_id = status, identity
             cycle.disconnected = True
             cycle.message_event.set()
-        elif self._in_head:
+        elif cycle is None or cycle.scope is not self.scope:  # within its head
             self.transport.write(answer)
             scope = self.scope or {}
             self._watch.refused(
@@ -115,7 +105,3 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
-
-
-class _HeadTooLarge(Exception):
-    """Raised out of the parser, which ends with it."""

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from byoa.container import contract
 from byoa.serve import trace
@@ -56,30 +56,30 @@ def request_id(headers: Mapping[str, str]) -> str:
     return str(uuid.uuid4())
 
 
+class Call(NamedTuple):
+    """The call of predict that a request was answered by."""
+
+    records: int  # of the request
+    batch: int  # of all that shared the call
+    queue: float  # seconds that the request waited for it
+    predict: float  # seconds of the call
+
+
 class Visit:
-    """One request. Times are in seconds; `queue` and `predict` are None where no model ran."""
+    """One request."""
 
     # Most requests leave most of them as they are.
     status = 0  # none was sent
     bytes_in = 0
     bytes_out = 0
     model = ""  # one of several, by name; only one that the server has
-    records: int | None = None
-    batch: int | None = None  # records of the call that this request shared
-    queue: float | None = None
-    predict: float | None = None
+    call: Call | None = None  # None where no model ran
     request_id = ""  # of an error's answer
 
     def __init__(self, method: str, path: str) -> None:
         self.started = perf_counter()
         self.method = method
         self.path = path
-
-    def predicted(self, records: int, batch: int, seconds: float, wait: float) -> None:
-        self.records = records
-        self.batch = batch
-        self.predict = seconds
-        self.queue = wait
 
 
 class AsgiVisit(Visit):
@@ -89,7 +89,7 @@ class AsgiVisit(Visit):
         self.started = perf_counter()
         self.method = scope["method"]
         self.path = scope["path"]
-        self._scope = scope
+        self._headers = scope["headers"]
         self._send = send
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -114,7 +114,7 @@ class AsgiVisit(Visit):
     def headers(self) -> dict[str, str]:
         return {
             name.decode("latin-1"): value.decode("latin-1")
-            for name, value in self._scope["headers"]
+            for name, value in self._headers
         }
 
 
@@ -178,6 +178,9 @@ class WatchedAsgi:
             })
             await visit.send({"type": "http.response.body", "body": answer.whole})
         finally:
+            # What refers to itself in a circle is left to the collector, which costs more than
+            # all the counting.
+            del scope[KEY]
             watch.leave(visit, visit.headers)
 
 
@@ -296,6 +299,7 @@ def _route(path: str) -> str:
 def _line(
     visit: Visit, status: int, seconds: float, headers: Mapping[str, str]
 ) -> dict[str, Any]:
+    call = visit.call
     return {
         "time": time.time(),
         "request_id": visit.request_id or request_id(headers),
@@ -305,15 +309,15 @@ def _line(
         "status": status,
         "bytes_in": visit.bytes_in,
         "bytes_out": visit.bytes_out,
-        "records": visit.records,
-        "batch_records": visit.batch,
-        "queue_ms": _milliseconds(visit.queue),
-        "predict_ms": _milliseconds(visit.predict),
+        "records": call and call.records,
+        "batch_records": call and call.batch,
+        "queue_ms": call and _milliseconds(call.queue),
+        "predict_ms": call and _milliseconds(call.predict),
         "total_ms": _milliseconds(seconds),
         **trace.fields(headers),
         "pid": os.getpid(),
     }
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

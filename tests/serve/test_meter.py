@@ -35,7 +35,7 @@ def test_the_counts_of_all_workers_are_summed():
         meter = worker(meters, slot)
         answered(meter)
         answered(meter, 400)
-        meter.call(5, 0.002, [0.0, 0.3])
+        meter.call(5, 0.002, 2, [0.0, 0.3])
         meter.queued(3)
         meter.enter()
     found = seen(meters)
@@ -124,7 +124,7 @@ def test_calls_from_several_threads_are_all_counted():
 
     def count() -> None:
         for _ in range(2000):
-            meter.call(1, 0.001, [0.0])
+            meter.call(1, 0.001, 1)
             meter.queued(1)
             meter.queued(-1)
 
