@@ -2,6 +2,7 @@
 
     python tests/bench/serving.py                     every server, every workload
     python tests/bench/serving.py --rounds 3 --seconds 1 --only express flask-bare
+    python tests/bench/serving.py --profile           where a request's time goes in byoa
 
 The same two models everywhere: 64 features in numpy, and an MLP 784-512-512-10 in torch, whose
 requests are worth joining. The server has CPU 0, the load generator CPU 1: one
@@ -9,12 +10,15 @@ worker, closed loop over kept-alive connections, rounds interleaved, medians. Th
 
     flask-bare   one Flask view under gunicorn gthread, 4 threads, hand-written codec
     asgi-bare    a bare ASGI function on uvicorn with the same codec and no checks: the floor
+    fastapi      an endpoint of FastAPI on uvicorn with the same codec, where FastAPI is installed
+    litserve     LitServe with the same codec, where it is installed (`pip install litserve`)
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -61,7 +65,13 @@ SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
         [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--port", "{port}",
          "--no-access-log", "--log-level", "warning", "--lifespan", "off", "serving:asgi_app"], {},
     ),
+    "fastapi": (
+        [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--port", "{port}", "--factory",
+         "--no-access-log", "--log-level", "warning", "serving:fastapi_app"], {},
+    ),
+    "litserve": ([sys.executable, str(HERE / "serving.py"), "--litserve", "{port}"], {}),
 }
+NEEDS = {"fastapi": "fastapi", "litserve": "litserve"}
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,58 @@ async def asgi_app(scope, receive, send):
         ],
     })
     await send({"type": "http.response.body", "body": body})
+
+
+def fastapi_app():
+    from fastapi import FastAPI, Request, Response
+
+    app = FastAPI()
+
+    async def invocations(request):
+        body = by_hand(request.headers["content-type"], await request.body())
+        return Response(body, media_type="application/json")
+
+    invocations.__annotations__["request"] = Request  # the name is not the module's
+    app.post("/invocations")(invocations)
+
+    @app.get("/ping")
+    async def ping():
+        return Response(b"")
+
+    return app
+
+
+def litserve(port: int) -> None:
+    """LitServe as its documentation has it: one process for HTTP, one for the model."""
+    import litserve as lit
+    import numpy as np
+    from fastapi import Request, Response
+
+    class Api(lit.LitAPI):
+        def setup(self, device):
+            pass
+
+        async def decode_request(self, request: Request):
+            body = await request.body()
+            if request.headers["content-type"] == "text/csv":
+                return np.loadtxt(io.BytesIO(body), delimiter=",", dtype=np.float32, ndmin=2)
+            return np.asarray(json.loads(body)["instances"], dtype=np.float32)
+
+        def predict(self, records):
+            return predict(records)
+
+        def encode_response(self, scores):
+            body = json.dumps({"predictions": scores.tolist()}).encode()
+            return Response(body, media_type="application/json")
+
+    server = lit.LitServer(
+        Api(api_path="/invocations"), accelerator="cpu", workers_per_device=1,
+        healthcheck_path="/ping",
+    )
+    server.run(
+        port=port, host="127.0.0.1", num_api_servers=1, generate_client_file=False,
+        log_level="warning", access_log=False,
+    )
 
 
 def write_model(directory: Path) -> None:
@@ -341,12 +403,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--litserve", type=int, metavar="PORT", help="be that peer")
     options = parser.parse_args()
+    if options.litserve:
+        litserve(options.litserve)
+        return
+    for name in [each for each in options.only if each in NEEDS]:
+        if importlib.util.find_spec(NEEDS[name]) is None:
+            print(f"{name} is left out: {NEEDS[name]} is not installed")
+            options.only.remove(name)
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("two CPUs are needed: one for the server, one for the load")
     os.sched_setaffinity(0, {CLIENT_CPU})
 
     requests = {workload: request_of(workload) for workload in options.workloads}
+    if options.profile:
+        profile(options, requests)
+        return
     found: dict[tuple[str, str], list[Sample]] = {}
     starts: dict[str, list[float]] = {}
     answers: dict[str, list] = {}
@@ -365,6 +439,31 @@ def main() -> None:
                         )
                         found.setdefault((workload, name), []).append(sample)
     report(options, found, starts)
+
+
+def profile(options, requests) -> None:
+    """Where the time of a request goes in byoa's express lane, microseconds."""
+    from serving_profile import LAYERS, layers
+
+    columns = {}
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        write_model(base / "model")
+        for workload, request in requests.items():
+            samples = []
+            for _ in range(options.rounds):
+                with running("express", base) as (port, pid, _):
+                    samples.append(measure(
+                        port, pid, request, WORKLOADS[workload].connections, options.seconds
+                    ).cpu)
+            columns[workload] = layers(base, request, min(samples))
+    print("| µs of CPU a request | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for layer in LAYERS:
+        print(f"| {layer} | " + " | ".join(f"{each[layer]:,.1f}" for each in columns.values())
+              + " |")
+    totals = (sum(each.values()) for each in columns.values())
+    print("| **all** | " + " | ".join(f"{total:,.1f}" for total in totals) + " |")
 
 
 def same(answers: dict[str, list], workload: str, answer: list, name: str) -> None:
