@@ -65,9 +65,9 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         async def notify() -> None:
             self.notify()
             now = loop.time()
-            connections: list[Any] = list(server.server_state.connections)
-            for connection in connections:
-                connection.sweep(now, self.cfg.keepalive)
+            for connection in list(server.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.sweep(now, self.cfg.keepalive)
             if self.ppid != os.getppid():  # the master is gone, and nobody else would stop us
                 drain()
 

@@ -215,7 +215,7 @@ class WatchedWsgi:
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
             visit.status = int(status[:3])
-            if visit.status >= 400:
+            if visit.status >= 400 and not arrival.cut:
                 for name, value in headers:
                     if name.lower() == "x-request-id":
                         visit.request_id = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -27,6 +28,7 @@ def impatient(servers, door):
     """A server of each door that cuts off what does not arrive within two seconds."""
     return servers(
         door, BYOA_READ_TIMEOUT="2", BYOA_KEEPALIVE="2", BYOA_QUEUE_LIMIT="4",
+        BYOA_ACCESS_LOG="1",
         SAGEMAKER_MAX_PAYLOAD_IN_MB="1",
     )
 
@@ -41,6 +43,12 @@ def test_a_request_that_trickles_in_is_answered_408_and_its_connection_ends(impa
     assert head.startswith(b"HTTP/1.1 408"), answer
     assert b"REQUEST_TOO_SLOW" in body and b"BYOA_READ_TIMEOUT" in body
     assert b'"request_id"' in body and b"x-request-id" in head.lower()
+    impatient.wait_for(
+        lambda: 'status="408"} 1\n' in impatient.call("GET", "/metrics").body.decode()
+    )
+    impatient.wait_for(lambda: '"status":408' in impatient.log)
+    (line,) = [each for each in impatient.log.splitlines() if '"status":408' in each]
+    assert json.loads(line)["request_id"] == json.loads(body)["request_id"]
 
 
 def test_more_slow_clients_than_threads_hold_up_nobody_for_long(impatient):
