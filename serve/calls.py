@@ -15,6 +15,7 @@ from byoa.serve.compute import Compute
 from byoa.serve.messages import Answer, Request
 from byoa.serve.pieces import Pieces, opened
 from byoa.serve.streaming import Stream
+from byoa.serve.visit import Timing
 
 
 class Call(NamedTuple):
@@ -39,13 +40,11 @@ class Call(NamedTuple):
         return outcome
 
     def _run(self) -> Answer | Pieces:
-        visit = self.request.visit
-        if visit is not None:
-            started = time.perf_counter()
-            visit.queue = started - self.since
+        started = time.perf_counter()
         outcome = self.respond()
-        if visit is not None:
-            visit.predict = time.perf_counter() - started
+        if self.request.visit is not None:
+            seconds = time.perf_counter() - started
+            self.request.visit.timing = Timing(None, None, started - self.since, seconds)
         if isinstance(outcome, Pieces) and self.compute.is_here:
             return self._open(outcome)
         return outcome

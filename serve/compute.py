@@ -22,7 +22,7 @@ from byoa.container.errors import ByoaError
 from byoa.serve.batching import RecordFailed, Work, predict
 from byoa.serve.cost import Cost
 from byoa.serve.meter import Meter
-from byoa.serve.visit import Call
+from byoa.serve.visit import Timing
 
 Result = TypeVar("Result")
 
@@ -141,7 +141,7 @@ class Compute:
         finally:
             self._running.release()
         self.observe(seconds)
-        self._meter.call(0, seconds, [0.0])
+        self._meter.call(0, seconds, 1)
         if seconds > STRIKE_SECONDS:
             self._strikes += 1
         return result
@@ -222,7 +222,7 @@ class Compute:
         for i, work in enumerate(works):
             if work.visit is not None:
                 wait = waits[i] if waits else 0.0
-                work.visit.call = Call(len(work.features), records, wait, seconds)
+                work.visit.timing = Timing(len(work.features), records, wait, seconds)
         if len(works) == 1 and measured:
             self.observe(seconds)
         if inline and seconds > STRIKE_SECONDS:

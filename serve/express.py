@@ -8,6 +8,7 @@ waiting (TRAP-08).
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -73,50 +74,54 @@ class Express:
         path, method = scope["path"], scope["method"]
         try:
             if method == "POST" and (path == _INVOCATIONS or self._core.invokes(path)):
-                client = _Client(receive)
-                try:
-                    answer = await self._invoke(scope, client)
-                    if isinstance(answer.body, Stream):
-                        await _send_stream(send, client, answer, answer.body)
-                        return
-                finally:
-                    client.release()
+                await self._invoke(scope, receive, send)
             elif path == _PING and method == "GET":
-                answer = self._core.ping()
+                await _answer(send, self._core.ping())
             elif path == contract.METRICS_PATH and method == "GET":
                 side = asyncio.get_running_loop().run_in_executor  # it reads files, and many sums
-                answer = await side(self._side, self._core.metrics)
+                await _answer(send, await side(self._side, self._core.metrics))
             else:
                 await self._hand_over(scope, receive, send)
-                return
         except _Gone:
             return
-        await _answer(send, answer)
 
-    async def _invoke(self, scope: bridge.Scope, client: _Client) -> Answer:
+    async def _invoke(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         core = self._core
-        headers = _headers(scope)
-        request = Request("POST", scope["path"], headers, b"", visit=scope.get(KEY))
-        body = await self._read(request, client.receive)
-        if isinstance(body, Answer):
-            return body
-        request = request._replace(body=body)
-        if core.must_wait(request):
-            # What only waits, for a model to be loaded, must not keep decoding waiting.
-            threads = self._waiting if core.may_load(request) else self._side
-            side = asyncio.get_running_loop().run_in_executor
-            job = await side(threads, core.prepare, request)
-            if isinstance(job, Answer):
-                return job
-            outcome = await self._predict(job, client)
-            if isinstance(outcome, Answer):
-                return outcome
-            return await side(threads, core.finish, job, outcome)
-        job = core.prepare(request)
+        request = await self._read(scope, receive)
+        if isinstance(request, Answer):
+            await _answer(send, request)
+            return
+        client = _Client(receive)
+        try:
+            if core.must_wait(request):
+                answer = await self._invoke_aside(request, client)
+            else:
+                job = core.prepare(request)
+                outcome = job if isinstance(job, Answer) else await self._predict(job, client)
+                if isinstance(job, Answer) or isinstance(outcome, Answer):
+                    answer = outcome
+                else:
+                    answer = core.finish(job, outcome)
+            if isinstance(answer.body, bytes):
+                await _answer(send, answer)
+            else:
+                await _send_stream(send, client, answer, answer.body)
+        finally:
+            client.release()
+
+    async def _invoke_aside(self, request: Request, client: _Client) -> Answer:
+        """As `_invoke`, where decoding and encoding take long enough to be done beside the loop."""
+        core = self._core
+        # What only waits, for a model to be loaded, must not keep decoding waiting.
+        threads = self._waiting if core.may_load(request) else self._side
+        side = asyncio.get_running_loop().run_in_executor
+        job = await side(threads, core.prepare, request)
         if isinstance(job, Answer):
             return job
         outcome = await self._predict(job, client)
-        return outcome if isinstance(outcome, Answer) else core.finish(job, outcome)
+        if isinstance(outcome, Answer):
+            return outcome
+        return await side(threads, core.finish, job, outcome)
 
     async def _predict(self, job: Job | Call, client: _Client) -> Any:
         """The predictions of a job, or an Answer where there are none. Raises _Gone when the
@@ -173,13 +178,17 @@ class Express:
             else:
                 waiter.set_result(outcome)
 
-    async def _read(self, request: Request, receive: Receive) -> bytes | Answer:
-        """The whole body, or the answer 413 as soon as it is known to be over the limit."""
+    async def _read(self, scope: bridge.Scope, receive: Receive) -> Request | Answer:
+        """The request with its whole body, or the answer 413 as soon as it is known to be over the
+        limit."""
+        headers = _headers(scope)
+        visit = scope.get(KEY)
+        limit = self._core.settings.payload_limit or sys.maxsize
         refused: Answer | None = None
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal():
-            refused = self._core.too_large(request, int(declared))
-            if refused is not None and "expect" in request.headers:
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            refused = self._too_large(scope, headers, int(declared))
+            if refused is not None and "expect" in headers:
                 return refused  # the client waits for a word before it sends the body
         chunks: list[bytes] = []
         length = 0
@@ -189,10 +198,10 @@ class Express:
                 raise _Gone
             chunk = message.get("body", b"")
             length += len(chunk)
-            if request.visit is not None:
-                request.visit.bytes_in = length
-            if refused is None:
-                refused = self._core.too_large(request, length)
+            if visit is not None:
+                visit.bytes_in = length
+            if length > limit and refused is None:
+                refused = self._too_large(scope, headers, length)
             more = message.get("more_body", False)
             if refused is not None:
                 # What is still on its way would break the connection under the answer.
@@ -202,17 +211,21 @@ class Express:
             elif more:
                 chunks.append(chunk)
             else:
-                return b"".join((*chunks, chunk)) if chunks else bytes(chunk)
+                body = b"".join((*chunks, chunk)) if chunks else bytes(chunk)
+                return Request(scope["method"], scope["path"], headers, body, "", visit)
+
+    def _too_large(
+        self, scope: bridge.Scope, headers: dict[str, str], length: int
+    ) -> Answer | None:
+        request = Request(scope["method"], scope["path"], headers, b"", "", scope.get(KEY))
+        return self._core.too_large(request, length)
 
     async def _hand_over(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
-        request = Request(
-            scope["method"], scope["path"], _headers(scope), b"", visit=scope.get(KEY)
-        )
-        body = await self._read(request, receive)
-        if isinstance(body, Answer):
-            await _answer(send, body)
+        request = await self._read(scope, receive)
+        if isinstance(request, Answer):
+            await _answer(send, request)
             return
-        environ = bridge.environ_of(scope, body)
+        environ = bridge.environ_of(scope, request.body)
         environ[KEY] = request.visit
         status, headers, answer = await asyncio.get_running_loop().run_in_executor(
             self._waiting, self._call, environ

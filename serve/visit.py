@@ -56,11 +56,12 @@ def request_id(headers: Mapping[str, str]) -> str:
     return str(uuid.uuid4())
 
 
-class Call(NamedTuple):
-    """The call of predict that a request was answered by."""
+class Timing(NamedTuple):
+    """The call of the model that a request was answered by; records: None where it is a script's
+    call, which tells nothing of them."""
 
-    records: int  # of the request
-    batch: int  # of all that shared the call
+    records: int | None  # of the request
+    batch: int | None  # of all that shared the call
     queue: float  # seconds that the request waited for it
     predict: float  # seconds of the call
 
@@ -73,7 +74,7 @@ class Visit:
     bytes_in = 0
     bytes_out = 0
     model = ""  # one of several, by name; only one that the server has
-    call: Call | None = None  # None where no model ran
+    timing: Timing | None = None  # None where no model ran
     request_id = ""  # of an error's answer
 
     def __init__(self, method: str, path: str) -> None:
@@ -299,7 +300,7 @@ def _route(path: str) -> str:
 def _line(
     visit: Visit, status: int, seconds: float, headers: Mapping[str, str]
 ) -> dict[str, Any]:
-    call = visit.call
+    timing = visit.timing
     return {
         "time": time.time(),
         "request_id": visit.request_id or request_id(headers),
@@ -309,10 +310,10 @@ def _line(
         "status": status,
         "bytes_in": visit.bytes_in,
         "bytes_out": visit.bytes_out,
-        "records": call and call.records,
-        "batch_records": call and call.batch,
-        "queue_ms": call and _milliseconds(call.queue),
-        "predict_ms": call and _milliseconds(call.predict),
+        "records": timing and timing.records,
+        "batch_records": timing and timing.batch,
+        "queue_ms": timing and _milliseconds(timing.queue),
+        "predict_ms": timing and _milliseconds(timing.predict),
         "total_ms": _milliseconds(seconds),
         **trace.fields(headers),
         "pid": os.getpid(),
