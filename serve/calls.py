@@ -42,7 +42,7 @@ class Call(NamedTuple):
     def _run(self) -> Answer | Pieces:
         started = time.perf_counter()
         outcome = self.respond()
-        if self.request.visit is not None:
+        if self.request.visit is not None and self.request.visit.logged:
             seconds = time.perf_counter() - started
             self.request.visit.timing = Timing(None, None, started - self.since, seconds)
         if isinstance(outcome, Pieces) and self.compute.is_here:

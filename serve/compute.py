@@ -35,6 +35,8 @@ GATHER_SECONDS = 0.00006
 # After a joint call the requests that it answered come back one by one: how long to wait for them.
 WINDOW_SECONDS = 0.002
 _DECAY = 0.9
+# Of the calls for one request each, the cost learns from the first ones and from every eighth.
+_ALL_SEEN, _SEEN = 256, 8
 _LOOK_AHEAD = 64  # requests of other models that are passed over in search of one's own
 
 
@@ -66,6 +68,7 @@ class Compute:
         self._inline = inline
         self._estimate = 0.0  # seconds of a request on the model
         self._observed = 0
+        self._learnt = 0
         self._strikes = 0
         self._joined = 1  # requests of the last call
         self._since: float | None = None
@@ -174,7 +177,9 @@ class Compute:
                 started = time.perf_counter()
                 outcomes += predict(together)
                 seconds = time.perf_counter() - started
-                self._learn(together, seconds, inline=True)
+                self._learn(together, seconds)
+                if seconds > STRIKE_SECONDS:
+                    self._strikes += 1
         finally:
             self._running.release()
         return outcomes
@@ -213,20 +218,22 @@ class Compute:
 
     def _learn(
         self, works: Sequence[Work], seconds: float, waits: Sequence[float] = (), *,
-        inline: bool = False, measured: bool = True,
+        measured: bool = True,
     ) -> None:
         """`waits`: how long each had been queued; empty where none was."""
-        records = sum(len(work.features) for work in works)
-        self.cost.observe(records, seconds)
-        self._meter.call(records, seconds, len(works), waits)
-        for i, work in enumerate(works):
-            if work.visit is not None:
-                wait = waits[i] if waits else 0.0
-                work.visit.timing = Timing(len(work.features), records, wait, seconds)
-        if len(works) == 1 and measured:
+        count = len(works)
+        records = len(works[0].features) if count == 1 else sum(len(w.features) for w in works)
+        self._learnt += 1
+        if count > 1 or self._learnt < _ALL_SEEN or not self._learnt % _SEEN:
+            self.cost.observe(records, seconds)
+        self._meter.call(records, seconds, count, waits)
+        if works[0].visit is not None and works[0].visit.logged:
+            for i, work in enumerate(works):
+                if work.visit is not None:
+                    wait = waits[i] if waits else 0.0
+                    work.visit.timing = Timing(len(work.features), records, wait, seconds)
+        if count == 1 and measured:
             self.observe(seconds)
-        if inline and seconds > STRIKE_SECONDS:
-            self._strikes += 1
 
     # --- the model's thread ---
 

@@ -181,13 +181,15 @@ class Responder(Failures, ABC):
         if isinstance(target, Answer):
             return target
         loaded = target.loaded
-        refused = self.too_large(request, len(request.body))
-        if refused is not None:
-            return refused
-        plain = self.inflated(request)
-        if isinstance(plain, Answer):
-            return plain
-        request = plain
+        if len(request.body) > self.settings.payload_limit:
+            refused = self.too_large(request, len(request.body))
+            if refused is not None:
+                return refused
+        if "content-encoding" in headers:
+            plain = self.inflated(request)
+            if isinstance(plain, Answer):
+                return plain
+            request = plain
         if isinstance(loaded, InferenceScript):
             return self._scripted(request, target.compute, loaded)
         if not request.body:

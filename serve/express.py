@@ -230,7 +230,8 @@ class Express:
         status, headers, answer = await asyncio.get_running_loop().run_in_executor(
             self._waiting, self._call, environ
         )
-        await _send(send, status, headers, answer)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
     def _call(self, environ: dict[str, Any]) -> bridge.Answered:
         if self._wsgi is None:
@@ -258,7 +259,8 @@ async def _answer(send: Send, answer: Answer) -> None:
     ]
     if answer.headers:
         headers += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
-    await _send(send, answer.status, headers, body)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _send_stream(send: Send, client: _Client, answer: Answer, stream: Stream) -> None:
@@ -298,10 +300,3 @@ async def _either(more: asyncio.Event, leaving: asyncio.Future[Message], seconds
         )
     finally:
         woken.cancel()
-
-
-async def _send(
-    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -74,6 +74,7 @@ class Visit:
     bytes_in = 0
     bytes_out = 0
     model = ""  # one of several, by name; only one that the server has
+    logged = False  # whether anybody asks for the timing
     timing: Timing | None = None  # None where no model ran
     request_id = ""  # of an error's answer
 
@@ -163,6 +164,8 @@ class WatchedAsgi:
             return
         watch = self._watch
         visit = AsgiVisit(scope, send)
+        if watch.log is not None:
+            visit.logged = True
         scope[KEY] = visit
         watch.meter.enter()
         try:
@@ -209,6 +212,7 @@ class WatchedWsgi:
     ) -> Iterable[bytes]:
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
         visit = Visit(environ["REQUEST_METHOD"], path)
+        visit.logged = self._watch.log is not None
         environ[KEY] = visit
         arrival: Arrival = environ.get(ARRIVAL) or Arrival()
         arrival.visit = visit
