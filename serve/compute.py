@@ -80,7 +80,7 @@ class Compute:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the thread end after the work that is queued."""
+        """Let the thread end after the work that is queued, and the streams that are open."""
         self._queue.put(None)
 
     @property
@@ -238,7 +238,12 @@ class Compute:
     # --- the model's thread ---
 
     def _loop(self) -> None:
-        while (item := self._next()) is not None:
+        stopping = False
+        while not (stopping and self._is_idle()):
+            item = self._next()
+            if item is None:
+                stopping = True
+                continue
             self._meter.queued(-1)
             if not item.future.set_running_or_notify_cancel():
                 continue  # its request gave up while it waited
@@ -247,6 +252,10 @@ class Compute:
             else:
                 self._run(item, item.work)
             del item  # a waiting thread must not keep a batch alive
+
+    def _is_idle(self) -> bool:
+        """Whether nothing waits, nor will: a stream that is under way queues its next step."""
+        return not (self._streams or self._aside or self._queue.qsize())
 
     def _next(self) -> _Item | None:
         return self._aside.popleft() if self._aside else self._queue.get()

@@ -81,6 +81,8 @@ class Stream:
     def take(self) -> bytes | None:
         """What has come, b"" where nothing has, None at the end. Raises StreamBroken."""
         with self._more:
+            if not self._ended and self.remaining == 0.0:
+                self._expire()
             data = b"".join(self._ready)
             self._ready.clear()
             self._bytes = 0
@@ -89,8 +91,6 @@ class Stream:
                     raise StreamBroken
                 if self._ended:
                     return None
-                if self.remaining == 0.0:
-                    self._expire()
             resume = not (self._working or self._ended or self._closed)
             self._working = self._working or resume
         if resume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from byoa.serve.compute import (
     Compute,
     ServerBusy,
 )
+from byoa.serve.streaming import Stream, StreamBroken
 
 
 class Model:
@@ -293,3 +295,54 @@ def test_a_moments_requests_are_one_call_on_the_callers_thread_within_its_time(c
     assert [each.tolist() for each in outcomes] == [[value] for value in range(40)]
     assert max(model.calls) == 16 and sum(model.calls) == 40
     assert set(model.threads) == {threading.current_thread()}
+
+
+def test_a_stream_that_is_open_is_read_to_its_end_after_a_stop():
+    """MME-05: a model is unloaded while its answer is being sent."""
+    compute = Compute(limit=4)
+    compute.start()
+    stream = Stream(iter([b"one", b"two", b"three"]), compute, 60.0, lambda error: None)
+    begun = compute.submit(stream.begin, measured=False)
+    compute.stop()
+    assert begun.result(20) is stream
+    assert b"".join(stream) == b"onetwothree"
+    compute._thread.join(20)
+    assert not compute._thread.is_alive()
+
+
+def test_a_stream_that_is_let_go_closes_its_generator():
+    closed = threading.Event()
+
+    def endless():
+        try:
+            while True:
+                yield b"x" * 1000
+        finally:
+            closed.set()
+
+    compute = Compute(limit=4)
+    compute.start()
+    stream = Stream(endless(), compute, 60.0, lambda error: None)
+    compute.submit(stream.begin, measured=False).result(20)
+    stream.close()
+    assert closed.wait(20)
+    compute.stop()
+    compute._thread.join(20)
+    assert not compute._thread.is_alive()
+
+
+def test_a_stream_that_never_ends_is_cut_although_there_is_always_more():
+    """HOST-31"""
+    failed = []
+    compute = Compute(limit=4)
+    compute.start()
+    stream = Stream(itertools.repeat(b"x"), compute, 0.2, failed.append)
+    compute.submit(stream.begin, measured=False).result(20)
+    with pytest.raises(StreamBroken):
+        for _ in stream:
+            pass
+    stream.close()
+    assert [error.code for error in failed] == ["STREAM_TIMEOUT"]
+    compute.stop()
+    compute._thread.join(20)
+    assert not compute._thread.is_alive()
