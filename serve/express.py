@@ -21,7 +21,7 @@ from byoa.serve.compute import Compute
 from byoa.serve.core import DRAIN_BYTES, Job, Responder, close_stream
 from byoa.serve.messages import Answer, Request
 from byoa.serve.streaming import Stream, StreamBroken
-from byoa.serve.visit import KEY
+from byoa.serve.visit import KEY, AsgiVisit
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -102,12 +102,20 @@ class Express:
                     answer = outcome
                 else:
                     answer = core.finish(job, outcome)
-            if isinstance(answer.body, bytes):
-                await _answer(send, answer)
-            else:
+            if not isinstance(answer.body, bytes):
                 await _send_stream(send, client, answer, answer.body)
+            elif not self._at_once(request, answer):
+                await _answer(send, answer)
         finally:
             client.release()
+
+    @staticmethod
+    def _at_once(request: Request, answer: Answer) -> bool:
+        visit = request.visit
+        return (
+            answer.status == 200 and not answer.headers and isinstance(visit, AsgiVisit)
+            and visit.answer(answer.content_type, answer.whole)
+        )
 
     async def _invoke_aside(self, request: Request, client: _Client) -> Answer:
         """As `_invoke`, where decoding and encoding take long enough to be done beside the loop."""

@@ -31,6 +31,7 @@ StartResponse = Callable[..., Any]
 Broken = Callable[[str, str, Mapping[str, str], Exception], "Answer"]
 
 KEY = "byoa.visit"  # in ASGI's scope and WSGI's environ
+AT_ONCE = "byoa.at-once"  # in ASGI's scope: sends a whole answer, where the server can
 ARRIVAL = "byoa.arrival"  # in WSGI's environ, where the worker looks after it
 GONE = 499  # the client left before its answer, as nginx counts it
 TIMED_OUT = 408
@@ -93,6 +94,15 @@ class AsgiVisit(Visit):
         self.path = scope["path"]
         self._headers = scope["headers"]
         self._send = send
+        self._at_once: Callable[[str, bytes], bool] | None = scope.get(AT_ONCE)
+
+    def answer(self, content_type: str, body: bytes) -> bool:
+        """Send a whole answer, 200, in one go where the server can; else False."""
+        if self._at_once is None or not self._at_once(content_type, body):
+            return False
+        self.status = 200
+        self.bytes_out = len(body)
+        return True
 
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
