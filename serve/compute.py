@@ -49,6 +49,7 @@ class _Item(NamedTuple):
     future: Future[Any]
     measured: bool
     since: float = 0.0  # when it was queued
+    step: bool = False  # of a stream, no request
 
 
 class Compute:
@@ -72,7 +73,7 @@ class Compute:
         self._strikes = 0
         self._joined = 1  # requests of the last call
         self._since: float | None = None
-        self._streams = 0
+        self._streams = self._steps = 0
         self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._loop, name="model", daemon=True)
 
@@ -99,19 +100,20 @@ class Compute:
         return self.quick and self.cost.fixed > GATHER_SECONDS and self._max_batch > 1
 
     @property
-    def is_here(self) -> bool:
-        """Whether this is the model's thread."""
-        return threading.current_thread() is self._thread
-
-    @property
     def busy_seconds(self) -> float:
         """How long the work on the model's thread has been running, 0 when idle."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
+        """Pieces of work that wait, steps of streams included."""
         return self._queue.qsize() + len(self._aside)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return self.queued - self._steps
 
     def submit(
         self, work: Work | Callable[[], Result], *, measured: bool = True
@@ -132,27 +134,12 @@ class Compute:
         self._queue.put(_Item(work, future, measured, time.perf_counter()))
         return future
 
-    def call(self, work: Callable[[], Any]) -> Any:
-        """The result of `work` where the model is quick and not held, else a future for it; raises
-        what it raises, and ServerBusy."""
-        if not (self.quick and self._running.acquire(timeout=QUICK_SECONDS)):
-            return self.submit(work)
-        try:
-            started = time.perf_counter()
-            result = work()
-            seconds = time.perf_counter() - started
-        finally:
-            self._running.release()
-        self.observe(seconds)
-        self._meter.call(0, seconds, 1)
-        if seconds > STRIKE_SECONDS:
-            self._strikes += 1
-        return result
-
     def resume(self, step: Callable[[], None]) -> None:
         """Queue the next step of what was begun already, whatever else waits."""
+        with self._counting:
+            self._steps += 1
         self._meter.queued(1)
-        self._queue.put(_Item(step, Future(), False))
+        self._queue.put(_Item(step, Future(), False, step=True))
 
     def open_stream(self) -> bool:
         """Count one more stream of answers; False where there are as many as the limit."""
@@ -245,6 +232,9 @@ class Compute:
                 stopping = True
                 continue
             self._meter.queued(-1)
+            if item.step:
+                with self._counting:
+                    self._steps -= 1
             if not item.future.set_running_or_notify_cancel():
                 continue  # its request gave up while it waited
             if isinstance(item.work, Work):

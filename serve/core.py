@@ -19,6 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,7 +119,9 @@ class Responder(Failures, ABC):
             if isinstance(outcome, Future):
                 outcome = outcome.result(self.settings.deadline)
         except Exception as error:
-            if isinstance(outcome, Future) and not outcome.done():
+            if isinstance(outcome, Future) and isinstance(error, FutureTimeout) and not (
+                outcome.done() and outcome.exception() is error  # predict's own
+            ):
                 outcome.add_done_callback(close_stream)
                 outcome.cancel()
                 return self.too_late(request)
@@ -244,12 +247,12 @@ class Responder(Failures, ABC):
         except Exception as error:
             return self.failed(request, error)
         return self._call(
-            request, compute, lambda: Pieces(loaded.predict(features), content_type), quick=False
+            request, compute, lambda: Pieces(loaded.predict(features), content_type), measured=False
         )
 
     def _call(
         self, request: Request, compute: Compute, respond: Callable[[], Answer | Pieces], *,
-        quick: bool = True,
+        measured: bool = True,
     ) -> Call:
         def on_failed(error: Exception) -> None:
             log.error(
@@ -258,7 +261,7 @@ class Responder(Failures, ABC):
             )
 
         return Call(
-            request, compute, respond, quick and not self.is_large(request.body),
+            request, compute, respond, measured and not self.is_large(request.body),
             self.settings.stream_seconds, on_failed, time.perf_counter(),
         )
 

@@ -276,10 +276,10 @@ async def _send_stream(send: Send, client: _Client, answer: Answer, stream: Stre
     which the server closes the connection (STRM-06)."""
     loop = asyncio.get_running_loop()
     more = asyncio.Event()
-    stream.on_more(partial(loop.call_soon_threadsafe, more.set))
-    headers = [(b"content-type", answer.content_type.encode("latin-1"))]
-    headers += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
     try:
+        stream.on_more(partial(loop.call_soon_threadsafe, more.set))
+        headers = [(b"content-type", answer.content_type.encode("latin-1"))]
+        headers += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         while True:
             more.clear()

@@ -6,12 +6,17 @@ they take is that of a request in a batch, which is 0 here.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from byoa.container.errors import AlgorithmError
 from byoa.serve.messages import Request
+from byoa.serve.pieces import Told
 from byoa.serve.sessions import Session
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Context:
@@ -55,21 +60,31 @@ class Context:
     # --- the answer ---
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        """The status of the answer; HTTP's own phrase goes with it."""
+        """The status of the answer, 200 to 599; HTTP's own phrase goes with it."""
         _first(idx)
-        self.status = code
+        if not (isinstance(code, int) and 200 <= code <= 599):
+            raise AlgorithmError(
+                "CONTEXT_STATUS", f"{code!r} is no status of an answer", expected="200 to 599"
+            )
+        self.status = int(code)
 
     def set_response_content_type(self, idx: int, value: str) -> None:
         _first(idx)
-        self.content_type = value
+        self.content_type = header_text("content type", value)
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
         _first(idx)
-        self._headers[key] = value
+        if not _NAME.fullmatch(header_text("header's name", key)):
+            raise AlgorithmError("CONTEXT_HEADER", f"{key!r} is no header's name")
+        self._headers[key] = header_text(f"value of {key}", value)
 
     def get_response_headers(self, idx: int) -> dict[str, str]:
         _first(idx)
         return dict(self._headers)
+
+    def told(self) -> Told:
+        """What has been said of the answer so far."""
+        return Told(self.status, self.content_type, self.headers)
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
@@ -85,3 +100,15 @@ def _first(idx: int) -> None:
             "CONTEXT_INDEX", f"the context has no request {idx}",
             expected="0: handlers are called for one request at a time",
         )
+
+
+def header_text(what: str, value: Any) -> str:
+    """The value where it may stand in a head: text of one line, in Latin-1."""
+    text = value if isinstance(value, str) else ""
+    if text and not _CONTROL.search(text) and text.encode("latin-1", "replace").decode(
+        "latin-1"
+    ) == text:
+        return text
+    raise AlgorithmError(
+        "CONTEXT_HEADER", f"the {what} is {value!r}", expected="text of one line, in Latin-1",
+    )

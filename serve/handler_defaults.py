@@ -34,9 +34,7 @@ def model_fn(model_dir: Path, device: str, *, alone: bool) -> Any:
         return load_algorithm(model_dir, device=device, alone=alone)
     files = [path for path in sorted(model_dir.iterdir()) if path.suffix in _TORCH_SUFFIXES]
     if len(files) == 1:
-        model = _torch_script(files[0], device)
-        if model is not None:
-            return model
+        return _torch_script(files[0], device)
     raise AlgorithmError(
         "MODEL_FN_MISSING",
         f"the inference script defines no model_fn, and {contents(model_dir)}",
@@ -51,7 +49,12 @@ def _torch_script(path: Path, device: str) -> Any:
     try:
         import torch
     except ImportError:
-        return None
+        raise AlgorithmError(
+            "MODEL_FN_MISSING", f"there is no model_fn, and {path.name} needs torch, which is not"
+            " installed",
+            where=str(path), expected="torch in the image, or a model_fn that does without",
+            remedy="take an image built with TORCH_VARIANT=cpu",
+        ) from None
     try:
         return torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:

@@ -15,11 +15,11 @@ from typing import Any
 
 from byoa.container.errors import AlgorithmError, DataError
 from byoa.serve import handler_defaults, handlers
-from byoa.serve.handler_context import Context
+from byoa.serve.handler_context import Context, header_text
 from byoa.serve.handlers import Handler
 from byoa.serve.messages import Answer, Request
 from byoa.serve.model import own_modules
-from byoa.serve.pieces import Pieces
+from byoa.serve.pieces import Pieces, Told
 from byoa.serve.sessions import Session
 
 # The types whose bodies a handler is given as text; all others come as bytes.
@@ -89,14 +89,15 @@ class InferenceScript:
     ) -> Answer | Pieces:
         content_type = None
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
-            result, content_type = result
+            result, content_type = result[0], header_text("content type", result[1])
+        if isinstance(result, Iterator):  # its own words come later
+            own = content_type or _plain(accept, asked)
+            return Pieces(result, own, True, lambda: _own(context.told(), content_type))
         content_type = content_type or context.content_type
         if isinstance(result, str):
             result = result.encode()
         if isinstance(result, (bytes, bytearray, memoryview)):
             body = bytes(result)
-        elif isinstance(result, Iterator):
-            return Pieces(result, content_type or _plain(accept, asked), True, context.headers)
         elif result is None:
             raise AlgorithmError(
                 "PREDICTIONS_MISMATCH", f"{self.name} answered None",
@@ -107,7 +108,7 @@ class InferenceScript:
             value = result.value if isinstance(result, _Prediction) else result
             made = handler_defaults.output_fn(value, asked if asked else "", default)
             if isinstance(made, Pieces):
-                return made._replace(headers=context.headers)
+                return made._replace(told=context.told)
             body, written = made
             content_type = content_type or written
         return Answer(
@@ -176,6 +177,11 @@ def _given(body: bytes, content_type: str) -> str | bytes:
             "BODY_MALFORMED", f"the body is not UTF-8: {error.reason} at byte {error.start}",
             expected=f"UTF-8 for {content_type}",
         ) from None
+
+
+def _own(told: Told, content_type: str | None) -> Told:
+    """What is returned beside the body counts before what the context was told."""
+    return told if content_type is None else told._replace(content_type=content_type)
 
 
 def _plain(accept: str, asked: str) -> str:

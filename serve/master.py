@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -38,7 +39,7 @@ class Board:
 
     @property
     def complete(self) -> bool:
-        return self.ready >= self.wanted
+        return self.ready >= min(self.wanted, len(self._loaded))
 
     def set_ready(self, slot: int, resident_bytes: int = 0) -> None:
         """`resident_bytes`: what the worker takes with its model."""
@@ -86,6 +87,7 @@ class Crew:
         self._killed = oom_kills() or 0
         self._deaths = 0  # before the model was loaded
         self._ends: deque[float] = deque(maxlen=_CRASHES)
+        self._told: set[int] = set()
 
     def wanted(self) -> int:
         """Looked at once a second."""
@@ -105,9 +107,20 @@ class Crew:
         )
         return fit
 
-    def ended(self) -> None:
-        """A worker has ended that was not told to. Raises HaltServer where it is no use to start
+    def told(self, pid: int) -> None:
+        """The worker is about to be told to end."""
+        self._told.add(pid)
+
+    def more(self, change: int) -> None:
+        """So many workers more are wanted, or fewer."""
+        self._board.wanted = max(1, self._board.wanted + change)
+
+    def ended(self, pid: int) -> None:
+        """A worker has ended. Raises HaltServer where it was not told to, and it is no use to start
         another one."""
+        if pid in self._told:
+            self._told.remove(pid)
+            return
         board = self._board
         killed = oom_kills() or 0
         if killed > self._killed and board.wanted > 1:
@@ -148,6 +161,17 @@ class Master(Arbiter):  # type: ignore[misc]
         if wanted != self.num_workers:
             self.num_workers = wanted
         super().manage_workers()
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        if sig in (signal.SIGTERM, signal.SIGQUIT):  # what is hung is aborted instead
+            self._crew.told(pid)
+        super().kill_worker(pid, sig)
+
+    def handle_ttin(self) -> None:
+        self._crew.more(1)
+
+    def handle_ttou(self) -> None:
+        self._crew.more(-1)
 
     def reap_workers(self) -> None:
         # gunicorn stops at the first worker that failed, and the second one's failure would break

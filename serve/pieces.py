@@ -13,7 +13,7 @@ Where the request leaves the type open, the first piece decides: bytes, text, or
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from byoa.container.errors import AlgorithmError
@@ -32,14 +32,29 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _END = object()
 
 
+class Told(NamedTuple):
+    """What the author has said of the answer besides its body."""
+
+    status: int = 200
+    content_type: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class Pieces(NamedTuple):
     """What yields. `content_type`: how the pieces are to be written, None for what the first one
-    says; `raw`: they are written as they are, under whatever type that is."""
+    says; `raw`: they are written as they are, under whatever type that is. `told` is asked when the
+    first piece is there: a generator's own words come no sooner."""
 
     pieces: Iterable[Any]
     content_type: str | None
     raw: bool = False
-    headers: tuple[tuple[str, str], ...] = ()
+    told: Callable[[], Told] = Told
+
+
+class Opened(NamedTuple):
+    chunks: Iterator[bytes]
+    content_type: str
+    told: Told
 
 
 def negotiate(accept: str | None) -> str | None:
@@ -65,15 +80,19 @@ def negotiate(accept: str | None) -> str | None:
     return best[1] or None
 
 
-def opened(given: Pieces) -> tuple[Iterator[bytes], str]:
+def opened(given: Pieces) -> Opened:
     """The bytes and their type; reads the first piece, and raises what that raises."""
     pieces = iter(given.pieces)
     first = next(pieces, _END)
-    media = given.content_type
-    if media is None:
-        media = BYTES if _is_bytes(first) else TEXT if isinstance(first, str) else JSON_LINES
-    chunks = _raw(first, pieces) if given.raw else _written(first, pieces, media)
-    return chunks, media + ("" if given.raw else _CHARSET.get(media, ""))
+    told = given.told()
+    if given.raw:
+        media = told.content_type or given.content_type or BYTES
+        return Opened(_raw(first, pieces), media, told)
+    media = given.content_type or (told.content_type if told.content_type in TYPES else None) or (
+        BYTES if _is_bytes(first) else TEXT if isinstance(first, str) else JSON_LINES
+    )
+    written = told.content_type or media + _CHARSET.get(media, "")
+    return Opened(_written(first, pieces, media), written, told)
 
 
 def _raw(first: Any, pieces: Iterator[Any]) -> Iterator[bytes]:

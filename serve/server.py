@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from byoa.container import account, contract
-from byoa.container.errors import ByoaError
+from byoa.container.errors import ByoaError, ContractError
 from byoa.container.hardware import resident_bytes
 from byoa.serve.access_log import AccessLog
 from byoa.serve.master import Board, Crew, Master
@@ -32,6 +33,7 @@ from byoa.serve.visit import Watch, WatchedAsgi, WatchedWsgi
 
 # A replaced worker accepts no connection before it has the model, up to this long.
 _REPLACEMENT_SECONDS = 30.0
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats and sessions without a disk
 _DESCRIPTORS = 16_384
 _CONNECTIONS = 10_000  # that a worker of the Flask door keeps open while nothing happens on them
 _LOG_SECONDS = 1.0  # for what the access log has not written when a worker ends
@@ -57,17 +59,48 @@ class Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def run(self) -> NoReturn:
-        if not self.settings.multi_model:
-            self._run()
         master = os.getpid()
-        self.catalogue = Path(tempfile.mkdtemp(prefix="byoa-models-"))
+        made: list[Path] = []
         try:
-            if self.plan.user is not None:
-                os.chown(self.catalogue, self.plan.user.uid, self.plan.user.gid)
+            if self.settings.multi_model:
+                made.append(self._directory("byoa-models-"))
+                self.catalogue = made[-1]
+            if self.settings.sessions:
+                if not self.settings.sessions_path:
+                    made.append(self._directory("byoa-sessions-", in_memory=True))
+                place = self.settings.sessions_path or str(made[-1])
+                self.settings = replace(self.settings, sessions_path=self._usable(place))
             self._run()
         finally:  # a worker comes this way, too, when it ends
             if os.getpid() == master:
-                shutil.rmtree(self.catalogue, ignore_errors=True)
+                for path in made:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _directory(self, prefix: str, *, in_memory: bool = False) -> Path:
+        """A new directory that all workers share, and nobody else."""
+        memory = _SHARED_MEMORY if in_memory and os.access(_SHARED_MEMORY, os.W_OK) else None
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=memory))
+        self._give(path)
+        return path
+
+    def _usable(self, directory: str) -> str:
+        """The author's own directory for sessions, made where it is not there."""
+        path = Path(directory)
+        try:
+            if not path.is_dir():
+                path.mkdir(mode=0o700, parents=True)
+                self._give(path)
+        except OSError as error:
+            raise ContractError(
+                "SETTING_INVALID", f"SAGEMAKER_SESSIONS_PATH={directory!r}: {error.strerror}",
+                expected="a directory, or a place where one can be made",
+                remedy="correct the variable, or remove it: then the server makes one",
+            ) from None
+        return directory
+
+    def _give(self, path: Path) -> None:
+        if self.plan.user is not None:
+            os.chown(path, self.plan.user.uid, self.plan.user.gid)
 
     def _run(self) -> NoReturn:
         try:
@@ -85,7 +118,6 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _gunicorn(self) -> dict[str, Any]:
         settings = self.settings
-        shared_memory = "/dev/shm"  # noqa: S108 - heartbeats without a disk
         values: dict[str, Any] = {
             "bind": f"{settings.host}:{settings.port}",
             "backlog": settings.backlog,
@@ -97,7 +129,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "proc_name": "byoa",
             "loglevel": settings.log_level,
             "accesslog": None,  # ours is serve/access_log.py
-            "worker_tmp_dir": shared_memory if os.access(shared_memory, os.W_OK) else None,
+            "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             "control_socket_disable": True,
             # The C parser that `auto` may find broke connections on large bodies.
             "http_parser": "python",
@@ -153,7 +185,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         if slot is not None:
             self.meters.of(slot).end()
         if arbiter.LISTENERS:  # else we are stopping
-            self._crew.ended()
+            self._crew.ended(worker.pid)
 
     def _worker_exit(self, arbiter: Any, worker: Any) -> None:
         if self.watch.log is not None:
@@ -301,10 +333,14 @@ def _descriptors() -> int:
         for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
     )
     if soft < min(hard, _DESCRIPTORS):
-        soft = min(hard, _DESCRIPTORS)
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        )
+        more = min(hard, _DESCRIPTORS)
+        try:
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (more, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+            )
+        except (ValueError, OSError):  # another limit of the system's is lower
+            return soft
+        return more
     return soft
 
 

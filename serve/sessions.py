@@ -54,9 +54,10 @@ class Session:
 
     def put(self, key: str, value: Any) -> None:
         """Replace the value whole: another request of the session may read it meanwhile."""
+        path, text = self._file(key), json.dumps(value)
         with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".", delete=False) as file:
-            json.dump(value, file)
-        os.replace(file.name, self._file(key))
+            file.write(text)
+        os.replace(file.name, path)
 
     def _file(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -149,7 +150,7 @@ def _asked(request: Request) -> str | None:
         return None
     try:
         document = json.loads(request.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     asked = document.get(_REQUEST_TYPE) if isinstance(document, dict) else None
     return asked if isinstance(asked, str) else None

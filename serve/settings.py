@@ -133,8 +133,9 @@ SETTINGS: tuple[Setting, ...] = (
             "stateful sessions, for inference scripts (SESS-03)"),
     Setting("session_seconds", ("SAGEMAKER_SESSIONS_EXPIRATION",), _seconds(1, 604800), 1200.0,
             "seconds that a session lives"),
-    Setting("sessions_path", ("SAGEMAKER_SESSIONS_PATH",), _text, "/dev/shm/byoa-sessions",  # noqa: S108 - shared memory
-            "where sessions are kept: a directory that the workers may make"),
+    Setting("sessions_path", ("SAGEMAKER_SESSIONS_PATH",), _text, "",
+            "where sessions are kept; default a directory in shared memory that ends with the"
+            " server"),
     Setting("default_accept", ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",), _text, "application/json",
             "the answer's type where a request has no Accept, or */* (ITK-04)"),
     Setting("inline", ("BYOA_INLINE",), _flag, True,

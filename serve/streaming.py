@@ -129,7 +129,7 @@ class Stream:
                     if self._ended or self._is_full():
                         self._working = False
                         return
-                if self._compute.waiting or time.monotonic() > until:
+                if self._compute.queued or time.monotonic() > until:
                     self._compute.resume(self._step)
                     return
         except BaseException as error:  # an author's sys.exit must not end the model's thread

@@ -29,6 +29,8 @@ class Protocol(HttpToolsProtocol):
         self._read_timeout = read_timeout
         self._requests = 0  # that have come in whole
         self._received = 0  # bytes of the next one, head and body
+        self._packet = 0  # bytes that came last
+        self._in_head = False
         self._ending = False
         # What the last sweep has seen, and since when it is so: a request that is not yet whole,
         # and bytes that wait for a client to read.
@@ -44,12 +46,21 @@ class Protocol(HttpToolsProtocol):
             self._requests += 1
             self._received = 0
         self._received += len(data)
+        self._packet = len(data)
         HttpToolsProtocol.data_received(self, data)
-        if self._received > HEAD_LIMIT_BYTES and self._head_bytes() > HEAD_LIMIT_BYTES:
-            if not self._ending:
-                self._refuse(431, *head_too_large())
+        # A header that does not end stays in the parser, which tells nothing of it.
+        if self._received > HEAD_LIMIT_BYTES and not self._ending and (
+            self._in_head or self._head_bytes() > HEAD_LIMIT_BYTES
+        ):
+            self._refuse(431, *head_too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._received = self._packet  # what came before is of another request
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         super().on_headers_complete()
         scope: Any = self.scope
         scope[AT_ONCE] = partial(_at_once, self.cycle)

@@ -25,16 +25,19 @@ class AnswerStream:
         self._keep = head.keep_alive
         self._connection: Connection | None = connection
         self._release = release
-        self._chunked = "chunked" in head.headers.get("transfer-encoding", "").lower()
+        empty = head.status in (204, 304)
+        self._chunked = not empty and (
+            "chunked" in head.headers.get("transfer-encoding", "").lower()
+        )
         self._within_chunk = False
         self._left: int | None = 0  # of the chunk or the body; None: until the connection ends
-        if not self._chunked and head.status not in (204, 304):
+        if not self._chunked and not empty:
             self._left = self._declared(head.headers.get("content-length"))
 
     def _declared(self, length: str | None) -> int | None:
         if length is None:
             return None
-        if not length.isdigit():
+        if not (length.isascii() and length.isdigit()):
             self.close()
             raise BadAnswer(f"the answer's Content-Length is {length[:40]!r}")
         return int(length)

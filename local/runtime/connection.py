@@ -220,7 +220,9 @@ class Connection:
         del self._received[: end + 4]
         version, _, rest = lines[0].partition(" ")
         code = rest[:3]
-        if not version.startswith("HTTP/1.") or not code.isdigit():
+        if not version.startswith("HTTP/1.") or not (
+            code.isascii() and code.isdigit()
+        ):
             raise BadAnswer(f"the answer begins with {lines[0][:80]!r}, which is not HTTP/1.1")
         headers: dict[str, str] = {}
         for line in lines[1:]:
@@ -246,7 +248,7 @@ class Connection:
             length = headers.get("content-length")
             if length is None:
                 return self._read_to_end(status, deadline, limit), False
-            if not length.isdigit():
+            if not (length.isascii() and length.isdigit()):
                 raise BadAnswer(f"the answer's Content-Length is {length[:40]!r}")
             size = int(length)
             if limit is not None and size > limit:

@@ -199,6 +199,69 @@ def test_what_yields_is_streamed(servers, door):
     assert answer.headers["transfer-encoding"] == "chunked"
 
 
+def test_a_generator_s_own_words_to_the_context_count(servers, door):
+    """Its body runs only when the first piece is asked for."""
+    server = servers(door, prepare=lay("""
+        def model_fn(model_dir):
+            return None
+
+        def transform_fn(model, data, content_type, accept, context):
+            context.set_response_status(206)
+            context.set_response_content_type(0, "text/x-lines")
+            context.set_response_header(0, "X-Lines", "2")
+            yield "one"
+            yield "two"
+    """))
+    answer = server.invoke("1\n")
+    assert (answer.status, answer.body) == (206, b"onetwo")
+    assert (answer.headers["content-type"], answer.headers["x-lines"]) == ("text/x-lines", "2")
+
+
+def test_what_cannot_stand_in_a_head_is_the_script_s_error(servers, door):
+    """No answer is split, and none is lost in the middle."""
+    server = servers(door, prepare=lay("""
+        def model_fn(model_dir):
+            return None
+
+        def transform_fn(model, data, content_type, accept, context):
+            if data == "status":
+                context.set_response_status(42)
+            elif data == "type":
+                return "x", "text/x\\r\\nSet-Cookie: a=b"
+            elif data == "number":
+                context.set_response_header(0, "X-Count", 3)
+            else:
+                context.set_response_header(0, "X-Echo", data)
+            return "fine"
+    """), BYOA_QUEUE_LIMIT="2")
+    for body, code in (("a\r\nSet-Cookie: b=c", "CONTEXT_HEADER"), ("type", "CONTEXT_HEADER"),
+                       ("number", "CONTEXT_HEADER"), ("status", "CONTEXT_STATUS"),
+                       ("snow \u2603", "CONTEXT_HEADER")):
+        failed = server.invoke(body.encode())
+        assert (failed.status, failed.json["code"]) == (500, code)
+        assert "set-cookie" not in failed.headers
+    answer = server.invoke("gr\u00fc\u00dfe".encode())
+    assert (answer.status, answer.body) == (200, b"fine")
+
+
+def test_the_functions_are_always_called_on_one_thread(servers, door):
+    """A database that model_fn opens, and asyncio, mind the thread."""
+    server = servers(door, prepare=lay("""
+        import asyncio, sqlite3, threading
+
+        def model_fn(model_dir):
+            return sqlite3.connect(":memory:")
+
+        def input_fn(data, content_type):
+            return threading.get_ident()
+
+        def predict_fn(data, model):
+            asyncio.run(asyncio.sleep(0))
+            return [data, model.execute("select 1").fetchone()[0]]
+    """))
+    assert len({server.invoke("1").body for _ in range(60)}) == 1
+
+
 def test_modules_beside_the_script_and_its_warm_up(servers):
     """ITK-01, ITK-02: code/ is on the path."""
     server = servers(prepare=lay(

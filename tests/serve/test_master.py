@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 from dataclasses import replace
 
@@ -80,11 +81,11 @@ def test_a_kill_for_memory_leaves_one_worker_less(plan, killed):
     crew = Crew(made, board, said.append)
     for slot in range(3):
         board.set_ready(slot, GIB)
-    crew.ended()  # for another reason
+    crew.ended(1)  # for another reason
     assert crew.wanted() == 3
     for left in (2, 1, 1):
         killed[0] += 1
-        crew.ended()
+        crew.ended(1)
         assert crew.wanted() == left
     assert said[0].startswith("a worker was killed for memory: 2 from now on; to do: set")
     assert len(said) == 2
@@ -92,10 +93,10 @@ def test_a_kill_for_memory_leaves_one_worker_less(plan, killed):
 
 def test_deaths_before_the_model_is_there_end_the_server(plan):
     crew = Crew(plan(1, GIB), Board(1), print)
-    crew.ended()
-    crew.ended()
+    crew.ended(1)
+    crew.ended(1)
     with pytest.raises(HaltServer):
-        crew.ended()
+        crew.ended(1)
 
 
 @pytest.mark.parametrize("door", ["express", "flask"])
@@ -103,11 +104,34 @@ def test_workers_that_end_again_and_again_turn_ping_red(servers, door):
     """HOST-24: so that the platform replaces the instance."""
     server = servers(door)
     assert server.call("GET", "/ping").json["workers"] == 1
-    for _ in range(5):
-        server.wait_for(lambda: server.ping() == 200)
-        with pytest.raises((http.client.HTTPException, OSError)):
+
+    def failing():
+        return server.ping() == 503 and (
+            server.call("GET", "/ping").json.get("code") == "WORKERS_CRASHING"
+        )
+
+    for _ in range(15):  # a busy machine may take longer than a minute for five
+        server.wait_for(lambda: server.ping() == 200 or failing())
+        if failing():
+            break
+        with contextlib.suppress(http.client.HTTPException, OSError):
             server.invoke("909,0,0,0\n")
-    server.wait_for(lambda: server.ping() == 503
-                    and server.call("GET", "/ping").json.get("code") == "WORKERS_CRASHING")
+    server.wait_for(failing)
     assert "5 workers have ended within 60 s" in server.log
     assert server.invoke("1,2,3,4\n").status == 200
+
+
+def test_workers_that_are_told_to_end_are_no_crashes(servers):
+    """A reload replaces all of them; SIGTTIN and SIGTTOU are gunicorn's for one more or fewer."""
+    import signal
+
+    server = servers(BYOA_WORKERS="2")
+    before = set(server.workers())
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for(lambda: len(server.workers()) == 2 and not before & set(server.workers()))
+    server.process.send_signal(signal.SIGTTOU)
+    server.wait_for(lambda: len(server.workers()) == 1)
+    server.process.send_signal(signal.SIGTTIN)
+    server.wait_for(lambda: len(server.workers()) == 2)
+    assert server.ping() == 200
+    assert "have ended within" not in server.log

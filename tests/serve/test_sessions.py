@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+
+from byoa.serve.sessions import Session
 
 COUNTING = '''
 def model_fn(model_dir):
@@ -77,6 +80,41 @@ def test_what_is_no_session_is_refused(counting):
     server.wait_for(
         lambda: server.invoke("1", X_Amzn_SageMaker_Session_Id=short).status == 424
     )
+
+
+def test_the_server_s_own_place_for_sessions_ends_with_it(servers):
+    """HOST-03: what callers have left is not left in shared memory."""
+    def prepare(model):
+        (model / "byoa.json").unlink()
+        (model / "code").mkdir()
+        (model / "code" / "inference.py").write_text(
+            "def model_fn(model_dir):\n    return None\n\n\n"
+            "def predict_fn(data, model, context):\n"
+            "    context.session.put('key', 1)\n    return str(context.session.path)\n"
+        )
+
+    server = servers(prepare=prepare, SAGEMAKER_ENABLE_STATEFUL_SESSIONS="true")
+    place = Path(server.invoke("1", X_Amzn_SageMaker_Session_Id=opened(server)).json)
+    assert (place / "key").read_text() == "1"
+    assert place.parent.stat().st_mode & 0o077 == 0
+    server.terminate()
+    assert server.process.wait(30) == 0
+    assert not place.parent.exists()
+
+
+def test_a_place_for_sessions_that_cannot_be_made_ends_the_start(servers, tmp_path):
+    (tmp_path / "file").touch()
+    server = servers(wait=False, SAGEMAKER_ENABLE_STATEFUL_SESSIONS="true",
+                     SAGEMAKER_SESSIONS_PATH=str(tmp_path / "file" / "sessions"))
+    assert server.process.wait(30) == 1
+    assert "SAGEMAKER_SESSIONS_PATH=" in server.log and "[SETTING_INVALID]" in server.log
+
+
+def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
+    session = Session("id", tmp_path, 0.0)
+    with pytest.raises(TypeError):
+        session.put("key", object())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sessions_are_for_scripts(servers):

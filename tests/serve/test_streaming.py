@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
 import time
 
 import pytest
@@ -49,6 +48,9 @@ class Yielding(Algorithm):
             for number in range(200):
                 yield number
                 time.sleep(0.005)
+            while records[0, 1] and not (places / "gate").exists():
+                time.sleep(0.005)
+                yield -1
         elif what == 8:
             return
         elif what == 9:
@@ -76,7 +78,7 @@ def streaming(door, servers, places):
         (model / "code").mkdir()
         (model / "code" / "yielding.py").write_text(YIELDING)
         (model / "byoa.json").write_text(json.dumps({
-            "byoa": 1, "algorithm": "yielding:Yielding", "input": {"sample": [[1.0]]},
+            "byoa": 1, "algorithm": "yielding:Yielding", "input": {"sample": [[1.0, 0.0]]},
         }))
 
     def start(**variables):
@@ -86,6 +88,7 @@ def streaming(door, servers, places):
 
 
 def opened(server, what, accept=None, timeout=30):
+    what = what if isinstance(what, str) else f"{what},0"
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
     headers = {"Content-Type": "text/csv", **({"Accept": accept} if accept else {})}
     connection.request("POST", "/invocations", f"{what}\n", headers)
@@ -103,7 +106,7 @@ def test_what_is_yielded_is_an_answer_in_chunks(streaming):
     (server.base.parent.parent / "places" / "gate").touch()
     assert answer.read() == b"last\n"
     # The connection is whole, and takes the next request.
-    connection.request("POST", "/invocations", "1\n", {"Content-Type": "text/csv"})
+    connection.request("POST", "/invocations", "1,0\n", {"Content-Type": "text/csv"})
     assert len(connection.getresponse().read().splitlines()) == 3
     connection.close()
 
@@ -115,7 +118,7 @@ def test_what_is_yielded_is_an_answer_in_chunks(streaming):
      b'data: {"number":0}\n\ndata: {"number":1}\n\ndata: {"number":2}\n\n'),
 ])
 def test_the_pieces_are_written_as_accept_asks(streaming, accept, content_type, body):
-    answer = streaming().invoke("1\n", accept=accept)
+    answer = streaming().invoke("1,0\n", accept=accept)
     assert (answer.status, answer.body) == (200, body)
     assert answer.headers["content-type"] == content_type
 
@@ -123,17 +126,17 @@ def test_the_pieces_are_written_as_accept_asks(streaming, accept, content_type, 
 def test_every_kind_of_piece_and_of_end(streaming):
     """STRM-06: an error before the first piece is an ordinary one."""
     server = streaming()
-    events = server.invoke("6\n", accept="text/event-stream").body
+    events = server.invoke("6,0\n", accept="text/event-stream").body
     assert events == b'data: line one\ndata: line two\n\ndata: {"score":0.5}\n\ndata: 7\n\n'
-    assert server.invoke("8\n", accept="application/json").body == b"[]"
-    assert server.invoke("8\n").body == b""
-    failed = server.invoke("4\n")
+    assert server.invoke("8,0\n", accept="application/json").body == b"[]"
+    assert server.invoke("8,0\n").body == b""
+    failed = server.invoke("4,0\n")
     assert failed.status == 500
     assert failed.json["message"] == "ValueError: before all"
     assert "yielding.py:" in failed.json["where"]
-    ended = server.invoke("11\n")
+    ended = server.invoke("11,0\n")
     assert (ended.status, ended.json["code"]) == (500, "PREDICT_ENDED")
-    refused = server.invoke("1\n", accept="image/png")
+    refused = server.invoke("1,0\n", accept="image/png")
     assert refused.status == 406
     assert "text/event-stream" in refused.json["expected"]
     unreadable = server.invoke("a,b\n")
@@ -151,7 +154,7 @@ def test_a_stream_that_breaks_off_has_no_end(streaming, what):
         answer.read()
     connection.close()
     server.wait_for(lambda: "the stream broke off" in server.log)
-    assert server.invoke("1\n").status == 200
+    assert server.invoke("1,0\n").status == 200
 
 
 def test_a_stream_ends_where_its_client_goes_away(streaming, places):
@@ -159,30 +162,22 @@ def test_a_stream_ends_where_its_client_goes_away(streaming, places):
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
         client.sendall(
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
-            b"Content-Length: 2\r\n\r\n5\n"
+            b"Content-Length: 4\r\n\r\n5,0\n"
         )
         assert b"200 OK" in client.recv(4096)
         # It reads no further, so that the model is stopped, and others are answered.
-        assert server.invoke("1\n").status == 200
+        assert server.invoke("1,0\n").status == 200
     server.wait_for((places / "closed").exists)
 
 
-def test_streams_of_one_model_take_turns(streaming):
+def test_streams_of_one_model_take_turns(streaming, places):
     server = streaming()
-    ends = []
-
-    def read(what):
-        connection, answer = opened(server, what)
-        answer.read()
-        ends.append(what)
-        connection.close()
-
-    long = threading.Thread(target=read, args=(7,))
-    long.start()
+    connection, long = opened(server, "7,1")
     for _ in range(3):
-        read(1)
-    long.join(60)
-    assert ends == [1, 1, 1, 7]
+        assert server.invoke("1,0\n").status == 200
+    (places / "gate").touch()
+    assert len(long.read().splitlines()) >= 200
+    connection.close()
 
 
 def test_a_stream_is_cut_at_its_limit(streaming):
@@ -193,7 +188,7 @@ def test_a_stream_is_cut_at_its_limit(streaming):
         answer.read()
     connection.close()
     server.wait_for(lambda: "STREAM_TIMEOUT" in server.log)
-    assert server.invoke("1\n").status == 200
+    assert server.invoke("1,0\n").status == 200
 
 
 def test_a_stream_that_is_being_sent_outlives_sigterm(streaming):
@@ -211,11 +206,11 @@ def test_more_streams_than_the_limit_are_refused(streaming):
     """HOST-36"""
     server = streaming(BYOA_QUEUE_LIMIT="2")
     held = [opened(server, 10) for _ in range(2)]
-    refused = server.invoke("1\n")
+    refused = server.invoke("1,0\n")
     assert (refused.status, refused.json["code"]) == (503, "STREAMS_FULL")
     assert refused.headers["retry-after"] == "1"
     for connection, _ in held:
         connection.close()
     end = time.monotonic() + 30
-    while server.invoke("1\n").status != 200:
+    while server.invoke("1,0\n").status != 200:
         assert time.monotonic() < end
