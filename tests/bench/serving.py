@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,7 +69,7 @@ SERVERS: dict[str, tuple[list[str], dict[str, str]]] = {
         [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--port", "{port}", "--factory",
          "--no-access-log", "--log-level", "warning", "serving:fastapi_app"], {},
     ),
-    "litserve": ([sys.executable, str(HERE / "serving.py"), "--litserve", "{port}"], {}),
+    "litserve": ([sys.executable, str(HERE / "peers" / "litserve_app.py"), "{port}"], {}),
 }
 NEEDS = {"fastapi": "fastapi", "litserve": "litserve"}
 
@@ -188,39 +188,6 @@ def fastapi_app():
         return Response(b"")
 
     return app
-
-
-def litserve(port: int) -> None:
-    """LitServe as its documentation has it: one process for HTTP, one for the model."""
-    import litserve as lit
-    import numpy as np
-    from fastapi import Request, Response
-
-    class Api(lit.LitAPI):
-        def setup(self, device):
-            pass
-
-        async def decode_request(self, request: Request):
-            body = await request.body()
-            if request.headers["content-type"] == "text/csv":
-                return np.loadtxt(io.BytesIO(body), delimiter=",", dtype=np.float32, ndmin=2)
-            return np.asarray(json.loads(body)["instances"], dtype=np.float32)
-
-        def predict(self, records):
-            return predict(records)
-
-        def encode_response(self, scores):
-            body = json.dumps({"predictions": scores.tolist()}).encode()
-            return Response(body, media_type="application/json")
-
-    server = lit.LitServer(
-        Api(api_path="/invocations"), accelerator="cpu", workers_per_device=1,
-        healthcheck_path="/ping",
-    )
-    server.run(
-        port=port, host="127.0.0.1", num_api_servers=1, generate_client_file=False,
-        log_level="warning", access_log=False,
-    )
 
 
 def write_model(directory: Path) -> None:
@@ -361,7 +328,8 @@ def running(name: str, base: Path) -> Iterator[tuple[int, int, float]]:
             time.sleep(0.005)
         yield port, process.pid, time.perf_counter() - started
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -404,11 +372,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--litserve", type=int, metavar="PORT", help="be that peer")
     options = parser.parse_args()
-    if options.litserve:
-        litserve(options.litserve)
-        return
     for name in [each for each in options.only if each in NEEDS]:
         if importlib.util.find_spec(NEEDS[name]) is None:
             print(f"{name} is left out: {NEEDS[name]} is not installed")
