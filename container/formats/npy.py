@@ -59,7 +59,8 @@ class _Npy(Format):
         where: str | None = None,
     ) -> Batch:
         """An array (records, columns), or several of one width one after the other, as
-        concatenated files are; an array of one dimension is one record."""
+        concatenated files are; an array of one dimension is one record, one of more than two has a
+        record in each of its first, flattened."""
         if not len(data):
             raise body_empty(where, self.sample)
         matrix, end = _matrix(data, 0, where)
@@ -133,8 +134,7 @@ def _matrix(
         raise _cut_off(header, len(data) - start, position, where)
     count, width = _dimensions(shape, where)
     array = np.frombuffer(data, descr, count * width, start)
-    shape = count, width
-    return to_float32(array.reshape(shape, order="F" if fortran else "C")), end
+    return to_float32(_rows(array, count, width, shape if fortran else None)), end
 
 
 def _with_others(
@@ -178,7 +178,7 @@ def _blocks(
             if len(data) < rows * row:
                 raise _cut_off(header, first * row + len(data), 0, here)
             array = np.frombuffer(data, header.descr, rows * width)
-            yield to_float32(array.reshape((rows, width), order="F" if header.fortran else "C"))
+            yield to_float32(_rows(array, rows, width, header.shape if header.fortran else None))
         records += count
         position += header.end
 
@@ -195,14 +195,24 @@ def _up_to(read: Callable[[int], bytes], size: int) -> bytes | bytearray:
 
 def _dimensions(shape: tuple[int, ...], where: str | None) -> tuple[int, int]:
     """Records and columns."""
-    if len(shape) not in (1, 2) or shape[-1] == 0:
+    width = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
+    if not shape or width == 0:
         raise DataError(
             "RECORD_WIDTH", f"the array has shape {shape}", where=where,
-            expected="an array (records, columns), or (columns,) for one record",
+            expected="an array (records, columns) or (records, …), or (columns,) for one record",
         )
     if shape[0] == 0:
         raise body_empty(where, _Npy.sample)
-    return (shape[0], shape[1]) if len(shape) == 2 else (1, shape[0])
+    return (shape[0], width) if len(shape) > 1 else (1, width)
+
+
+def _rows(
+    array: NDArray[Any], count: int, width: int, fortran: tuple[int, ...] | None
+) -> NDArray[Any]:
+    """The values as records; `fortran`: the shape of an array that is stored column by column."""
+    if fortran is not None and len(fortran) > 1:
+        array = array.reshape(fortran, order="F")
+    return array.reshape((count, width))
 
 
 def _unlike(width: int, first: int, where: str | None) -> DataError:

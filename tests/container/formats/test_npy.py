@@ -101,8 +101,8 @@ HEAD = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }"
         (with_header(HEAD + " " * 20_000, bytes(8), version=2), "BODY_MALFORMED"),
         (with_header("{'a': '\xff'}"), "BODY_MALFORMED"),
         (saved(np.float32(1)), "RECORD_WIDTH"),
-        (saved(np.ones((2, 2, 2))), "RECORD_WIDTH"),
         (saved(np.ones((2, 0))), "RECORD_WIDTH"),
+        (saved(np.ones((2, 3, 0))), "RECORD_WIDTH"),
     ],
 )
 def test_a_body_that_is_no_table_of_numbers_is_refused(body, code):
@@ -147,6 +147,16 @@ def test_what_is_written_is_read_back(matrix):
     np.testing.assert_array_equal(FORMAT.decode(body).features, expected)
     singles = [FORMAT.decode(FORMAT.encode(matrix[i:i + 1])).features for i in range(len(matrix))]
     np.testing.assert_array_equal(np.concatenate(singles), expected)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_of_more_dimensions_has_a_record_in_each_of_its_first(order):
+    images = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    body = saved(np.asarray(images, order=order))
+    expected = images.reshape(2, 60)
+    np.testing.assert_array_equal(FORMAT.decode(body).features, expected)
+    pieces = FORMAT.streamed(io.BytesIO(body).read, where="x", size=64)
+    np.testing.assert_array_equal(np.concatenate([each.features for each in pieces]), expected)
 
 
 @given(st.binary(max_size=80), st.integers(0, 127))
