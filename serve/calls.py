@@ -36,22 +36,24 @@ class Call(NamedTuple):
 
     def _run(self) -> Answer:
         started = time.perf_counter()
-        outcome = self.respond()
-        answer = self._open(outcome) if isinstance(outcome, Pieces) else outcome
+        try:
+            outcome = self.respond()
+            answer = self._open(outcome) if isinstance(outcome, Pieces) else outcome
+        except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                raise
+            # The others mean something to the server: the end of the worker, a task or a loop.
+            raise AlgorithmError(
+                "PREDICT_ENDED", f"the author's code raised {type(error).__name__}({error})",
+                expected="functions that return, yield, or raise an exception that tells what went"
+                " wrong",
+            ) from error
         if self.request.visit is not None and self.request.visit.logged:
             seconds = time.perf_counter() - started
             self.request.visit.timing = Timing(None, None, started - self.since, seconds)
         return answer
 
     def _open(self, given: Pieces) -> Answer:
-        try:
-            chunks, content_type, told = opened(given)
-            stream = Stream(chunks, self.compute, self.seconds, self.on_failed).begin()
-        except Exception:
-            raise
-        except BaseException as error:  # the end of the worker, were it let through
-            raise AlgorithmError(
-                "PREDICT_ENDED", f"what yields raised {type(error).__name__}({error})",
-                expected="it ends, or raises an exception that tells what went wrong",
-            ) from error
+        chunks, content_type, told = opened(given)
+        stream = Stream(chunks, self.compute, self.seconds, self.on_failed).begin()
         return Answer(told.status, stream, content_type, told.headers)

@@ -49,15 +49,7 @@ class InferenceScript:
         asked = headers.get("accept", "").strip()
         accept = default_accept if asked in ("", "*/*") else asked  # ITK-04
         context = Context(self._model_dir, self._device, request, request_id, session)
-        try:
-            result = self._result(request.body, content_type, accept, context)
-        except Exception:
-            raise
-        except BaseException as error:  # the end of the worker, were it let through
-            raise AlgorithmError(
-                "PREDICT_ENDED", f"{self.name} raised {type(error).__name__}({error})",
-                expected="functions that return, or raise an exception that tells what went wrong",
-            ) from error
+        result = self._result(request.body, content_type, accept, context)
         return self._answer(result, accept, asked, default_accept, context)
 
     def _result(self, body: bytes, content_type: str, accept: str, context: Context) -> Any:

@@ -34,6 +34,8 @@ def predict_fn(data, model, context):
         raise RuntimeError("no luck with 13")
     if data == [14.0]:
         raise SystemExit(3)
+    if data == [15.0]:
+        next(iter([]))
     context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes",
                                 context.get_request_header(0, "X-Amzn-SageMaker-Custom-Attributes"))
     return [value * model["factor"] for value in data]
@@ -87,8 +89,9 @@ def test_what_the_functions_raise_is_the_answer(servers, door):
     assert (refused.status, refused.json["message"]) == (
         415, "ValueError: application/x-refused is not read here"
     )
-    ended = server.invoke("14")
-    assert (ended.status, ended.json["code"]) == (500, "PREDICT_ENDED")
+    for body in ("14", "15"):  # the end of a worker, and of a loop
+        ended = server.invoke(body)
+        assert (ended.status, ended.json["code"]) == (500, "PREDICT_ENDED")
     text = server.invoke(b"\xff", "text/csv")
     assert (text.status, text.json["code"]) == (400, "BODY_MALFORMED")
     assert server.ping() == 200
