@@ -14,14 +14,16 @@ SAID = " and left nothing in /opt/ml/output/failure, from which FailureReason ta
 
 @pytest.mark.both_runners
 @pytest.mark.parametrize(("source", "code", "last"), [
-    ("print('first'); sys.exit('no data: é')", 1, "the last that it printed: no data: é"),
+    ("print('first', file=sys.stderr); sys.exit('no data: é')", 1,
+     "the last that it printed: no data: é"),
     ("1 / 0", 1, "the last that it printed: ZeroDivisionError: division by zero"),
     ("(ml / 'output/failure').touch(); sys.exit(3)", 3, "it printed nothing"),
 ], ids=["exits", "raises", "empty file"])
 def test_the_cause_is_the_last_line_of_the_job_s_log(
     laboratory: Any, job: Any, source: str, code: int, last: str
 ) -> None:
-    """TRAIN-142, TRAP-23: FailureReason is the service's own."""
+    """TRAIN-142, TRAP-23: FailureReason is the service's own. All goes to stderr: Docker does not
+    keep the order of two streams."""
     described = job("silent", source)
 
     assert described["FailureReason"] == f"AlgorithmError: , exit code: {code}"

@@ -15,7 +15,7 @@ PATIENT = """
 def stop(number, frame):
     (ml / 'model' / 'saved').write_text('partial')
     print('stopping', flush=True)
-    time.sleep(0.3)
+    time.sleep(1)
     sys.exit(7)
 signal.signal(signal.SIGTERM, stop)
 import os
