@@ -17,11 +17,12 @@ from typing import Any
 from byoa.container import contract
 from byoa.serve import bridge
 from byoa.serve.calls import Call
-from byoa.serve.compute import Compute
 from byoa.serve.core import DRAIN_BYTES, Job, Responder, close_stream
+from byoa.serve.direct import BEGUN, Begun
 from byoa.serve.messages import Answer, Request
+from byoa.serve.moments import Moments
 from byoa.serve.streaming import Stream, StreamBroken
-from byoa.serve.visit import KEY, AsgiVisit
+from byoa.serve.visit import KEY
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -59,14 +60,15 @@ class _Client:
 class Express:
     """The ASGI application. `flask` makes the Flask application when it is first needed."""
 
-    def __init__(self, core: Responder, flask: Callable[[], bridge.Wsgi]) -> None:
+    def __init__(
+        self, core: Responder, flask: Callable[[], bridge.Wsgi], moments: Moments
+    ) -> None:
         self._core = core
         self._flask = flask
         self._wsgi: bridge.Wsgi | None = None
         self._side = ThreadPoolExecutor(_SIDE_THREADS, thread_name_prefix="codec")
         self._waiting = ThreadPoolExecutor(_FLASK_THREADS, thread_name_prefix="flask")
-        # Jobs of this moment, gathered and not yet predicted, by what runs their model.
-        self._moments: dict[Compute, list[tuple[Job, asyncio.Future[Any]]]] = {}
+        self._moments = moments
 
     async def __call__(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,35 +89,32 @@ class Express:
 
     async def _invoke(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         core = self._core
-        request = await self._read(scope, receive)
+        begun = scope.pop(BEGUN, None) or Begun(await self._read(scope, receive))
+        request, job = begun.request, begun.job
         if isinstance(request, Answer):
             await _answer(send, request)
             return
+        if isinstance(job, Exception):
+            raise job
         client = _Client(receive)
         try:
-            if core.must_wait(request):
+            if job is None and core.must_wait(request):
                 answer = await self._invoke_aside(request, client)
             else:
-                job = core.prepare(request)
-                outcome = job if isinstance(job, Answer) else await self._predict(job, client)
+                job = job or core.prepare(request)
+                outcome = job if isinstance(job, Answer) else (
+                    await self._predict(job, client, begun.outcome)
+                )
                 if isinstance(job, Answer) or isinstance(outcome, Answer):
                     answer = outcome
                 else:
                     answer = core.finish(job, outcome)
-            if not isinstance(answer.body, bytes):
-                await _send_stream(send, client, answer, answer.body)
-            elif not self._at_once(request, answer):
+            if isinstance(answer.body, bytes):
                 await _answer(send, answer)
+            else:
+                await _send_stream(send, client, answer, answer.body)
         finally:
             client.release()
-
-    @staticmethod
-    def _at_once(request: Request, answer: Answer) -> bool:
-        visit = request.visit
-        return (
-            answer.status == 200 and not answer.headers and isinstance(visit, AsgiVisit)
-            and visit.answer(answer.content_type, answer.whole)
-        )
 
     async def _invoke_aside(self, request: Request, client: _Client) -> Answer:
         """As `_invoke`, where decoding and encoding take long enough to be done beside the loop."""
@@ -131,12 +130,17 @@ class Express:
             return outcome
         return await side(threads, core.finish, job, outcome)
 
-    async def _predict(self, job: Job | Call, client: _Client) -> Any:
-        """The predictions of a job, or an Answer where there are none. Raises _Gone when the
-        client leaves before; then what still waits in the queue is dropped."""
+    async def _predict(
+        self, job: Job | Call, client: _Client, outcome: Future[Any] | None = None
+    ) -> Any:
+        """The predictions of a job, or an Answer where there are none; `outcome`, where it has
+        been started. Raises _Gone when the client leaves before; then what still waits in the
+        queue is dropped."""
         core = self._core
         try:
-            if (
+            if outcome is not None:
+                pass
+            elif (
                 job.compute.gathers and isinstance(job, Job)
                 and not core.is_large(job.request.body)
             ):
@@ -164,27 +168,10 @@ class Express:
             return core.failed(job.request, error)
 
     async def _gather(self, job: Job) -> Any:
-        """The outcome of a job that is predicted together with the others of this moment: with
-        those whose requests the loop has found complete in the same round."""
-        loop = asyncio.get_running_loop()
-        moment = self._moments.get(job.compute)
-        if moment is None:
-            moment = self._moments[job.compute] = []
-            loop.call_soon(self._predict_moment, job.compute)
-        waiter: asyncio.Future[Any] = loop.create_future()
-        moment.append((job, waiter))
+        """The outcome of a job that is predicted together with the others of this moment."""
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._moments.add(job, partial(_tell, waiter))
         return await waiter
-
-    def _predict_moment(self, compute: Compute) -> None:
-        moment = self._moments.pop(compute)
-        outcomes = compute.attempt([job.work for job, _ in moment])
-        for (_, waiter), outcome in zip(moment, outcomes, strict=True):
-            if waiter.done():  # its task was cancelled
-                continue
-            if isinstance(outcome, Exception):
-                waiter.set_exception(outcome)
-            else:
-                waiter.set_result(outcome)
 
     async def _read(self, scope: bridge.Scope, receive: Receive) -> Request | Answer:
         """The request with its whole body, or the answer 413 as soon as it is known to be over the
@@ -245,6 +232,15 @@ class Express:
         if self._wsgi is None:
             self._wsgi = self._flask()
         return bridge.call(self._wsgi, environ)
+
+
+def _tell(waiter: asyncio.Future[Any], outcome: Any) -> None:
+    if waiter.done():  # its task was cancelled
+        return
+    if isinstance(outcome, Exception):
+        waiter.set_exception(outcome)
+    else:
+        waiter.set_result(outcome)
 
 
 def _headers(scope: bridge.Scope) -> dict[str, str]:

@@ -51,6 +51,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.board = Board(plan.workers)
         self.meters = Meters(plan.workers)
         self.watch = Watch(self.meters.of(0))  # each worker's own after its fork
+        self.direct: Any = None  # in a worker of the express lane, what needs no ASGI
         self.catalogue = Path()  # of a multi-model server: a directory that all workers see
         self._worker: Any = None  # in a worker process, gunicorn's object for it
         self._slot = 0
@@ -200,9 +201,14 @@ class Server(BaseApplication):  # type: ignore[misc]
         core = self._core()
         if self.settings.door == "flask":
             return WatchedWsgi(_flask(core), self.watch)
+        from byoa.serve.direct import Direct
         from byoa.serve.express import Express
+        from byoa.serve.moments import Moments
 
-        return WatchedAsgi(Express(core, partial(_flask, core)), self.watch, core.broken)
+        moments = Moments()
+        self.direct = Direct(core, self.watch, moments)
+        express = Express(core, partial(_flask, core), moments)
+        return WatchedAsgi(express, self.watch, core.broken)
 
     def _core(self) -> Any:
         if self.settings.multi_model:

@@ -1,4 +1,5 @@
 """uvicorn's HTTP/1.1 on one connection, with the limits that it has not: of time and of headers.
+Small requests are answered directly (`serve/direct.py`).
 
 uvicorn waits for ever for a request that has begun, and keeps a head of any length. The worker
 calls `sweep` about once a second on every connection, so that a request needs no timer and no look
@@ -7,13 +8,14 @@ at the clock.
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from byoa.serve.direct import BEGUN, Begun, Direct, Exchange
 from byoa.serve.refusal import HEAD_LIMIT_BYTES, head_too_large, malformed, too_slow
-from byoa.serve.visit import AT_ONCE, KEY, TIMED_OUT, Watch
+from byoa.serve.visit import KEY, TIMED_OUT, Visit
 
 # A refused client gets so long to read why, while what it still sends is thrown away.
 _LINGER_SECONDS = 2.0
@@ -23,27 +25,39 @@ _JOINED_BYTES = 64 * 1024  # of a body that is copied behind its head
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *arguments: Any, watch: Watch, read_timeout: float, **named: Any) -> None:
+    cycle: Any  # a RequestResponseCycle, or an Exchange in its place
+
+    def __init__(self, *arguments: Any, direct: Direct, read_timeout: float, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._watch = watch
+        self._direct = direct
         self._read_timeout = read_timeout
         self._requests = 0  # that have come in whole
         self._received = 0  # bytes of the next one, head and body
         self._packet = 0  # bytes that came last
         self._in_head = False
+        self._whole = False  # whether the last request has come in, and nothing of the next
+        self._exchange: Exchange | None = None  # whose body is coming in
+        self._due: Exchange | None = None  # which is to be answered
         self._ending = False
-        # What the last sweep has seen, and since when it is so: a request that is not yet whole,
-        # and bytes that wait for a client to read.
-        self._arriving: tuple[int, bool] | None = None
-        self._arriving_since = 0.0
+        # What the last sweep has seen, and since when it is so: what a client is to send (the rest
+        # of a request, or the next one), and bytes that wait for it to read.
+        self._owed: tuple[int, bool] | None = None
+        self._owed_since = 0.0
         self._unsent = 0
         self._unsent_since = 0.0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._exchange is not None:  # the body will not come
+            self._direct.left(self._exchange)
+            self._exchange = None
+
+    # --- what comes in ---
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        if self._whole():
-            self._requests += 1
+        if self._whole:
             self._received = 0
         self._received += len(data)
         self._packet = len(data)
@@ -53,20 +67,112 @@ class Protocol(HttpToolsProtocol):
             self._in_head or self._head_bytes() > HEAD_LIMIT_BYTES
         ):
             self._refuse(431, *head_too_large())
+        self._answer_due()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        # uvicorn makes ASGI's scope here, which many requests do without.
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._in_head = True
+        self._whole = False
         self._received = self._packet  # what came before is of another request
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        cycle, parser = self.cycle, self.parser
+        if (
+            parser.get_method() == b"POST" and (cycle is None or cycle.response_complete)
+            and parser.should_keep_alive() and parser.get_http_version() == "1.1"
+            and not (self.expect_100_continue or parser.should_upgrade() or self.flow.write_paused)
+        ):
+            self._exchange = self.cycle = self._direct.open(self.url, self.headers)
+            if self._exchange is not None:
+                return
+            self.cycle = cycle
+        self.scope = self._new_scope(self.headers)
         super().on_headers_complete()
-        scope: Any = self.scope
-        scope[AT_ONCE] = partial(_at_once, self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            super().on_body(body)
+        else:
+            exchange.body = exchange.body + body if exchange.body else body
+
+    def on_message_complete(self) -> None:
+        self._whole = True
+        self._requests += 1
+        if self._exchange is None:
+            super().on_message_complete()
+        else:
+            # Not from within the parser, which makes errors of its own of what is raised.
+            self._exchange, self._due = None, self._exchange
+
+    def _answer_due(self) -> None:
+        exchange, self._due = self._due, None
+        if exchange is not None:
+            self._direct.answer(exchange, self)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, *malformed(msg))
+
+    # --- what goes out ---
+
+    def send_whole(self, exchange: Exchange, head: bytes, body: bytes) -> bool:
+        transport = self.transport
+        if (
+            self._ending or transport.is_closing() or self.flow.write_paused
+            or len(body) > _JOINED_BYTES
+        ):
+            return False
+        close = b"" if exchange.keep_alive else b"connection: close\r\n"
+        fields = b"".join(b"%b: %b\r\n" % field for field in self.server_state.default_headers)
+        transport.write(
+            b"HTTP/1.1 200 OK\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (fields, close, head, len(body), body)
+        )
+        exchange.response_complete = True
+        if close:
+            transport.close()
+        if self.pipeline:
+            self.on_response_complete()
+        else:  # there the timer of an idle connection is set, which `sweep` does for us
+            self.server_state.total_requests += 1
+        return True
+
+    def hand_over(self, exchange: Exchange, begun: Begun) -> None:
+        if self._ending or self.transport.is_closing():
+            self._direct.left(exchange)
+            return
+        path = exchange.url.decode("ascii")
+        scope: dict[str, Any] = self._new_scope(exchange.raw_headers) | {
+            "method": "POST", "path": path, "raw_path": exchange.url, "query_string": b"",
+            KEY: exchange.visit, BEGUN: begun,
+        }
+        cycle = RequestResponseCycle(
+            scope=scope, transport=self.transport, flow=self.flow, logger=self.logger,  # type: ignore[arg-type]
+            access_logger=self.access_logger, access_log=self.access_log,
+            default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
+            expect_100_continue=False, keep_alive=exchange.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        exchange.response_complete = True
+        if self.cycle is exchange:  # else the next request has come in meanwhile
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+    def _new_scope(self, headers: list[tuple[bytes, bytes]]) -> Any:
+        """ASGI's scope without the line of the request."""
+        return {
+            "type": "http", "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1", "server": self.server, "client": self.client,
+            "scheme": self.scheme, "root_path": self.root_path, "headers": headers,
+            "state": self.app_state.copy(),
+        }
+
+    # --- clients that are too slow ---
 
     def sweep(self, now: float, keepalive: float) -> None:
         """End the connection where its client has been too slow."""
@@ -78,22 +184,25 @@ class Protocol(HttpToolsProtocol):
         elif now - self._unsent_since > self._read_timeout:
             self.transport.abort()  # it does not read its answer
             return
-        # While the request before it is being answered, reading waits for us.
-        arriving = None if self._whole() or self.pipeline else (
-            self._requests, self._received > 0
-        )
-        if arriving is None or arriving != self._arriving or self.transport.is_closing():
-            self._arriving, self._arriving_since = arriving, now
-        elif not self._received:
-            if now - self._arriving_since > keepalive:
+        owed = self._what_is_owed()
+        if owed is None or owed != self._owed or self.transport.is_closing():
+            self._owed, self._owed_since = owed, now
+        elif not owed[1]:
+            if now - self._owed_since > keepalive:
                 self.transport.close()
-        elif now - self._arriving_since > self._read_timeout:
+        elif now - self._owed_since > self._read_timeout:
             self._refuse(TIMED_OUT, *too_slow(self._read_timeout))
 
-    def _whole(self) -> bool:
-        """Whether the last request has come in to its end, and nothing of the next."""
-        cycle = self.cycle
-        return cycle is not None and not cycle.more_body and cycle.scope is self.scope
+    def _what_is_owed(self) -> tuple[int, bool] | None:
+        """By the client: how many requests it has sent, and whether it is within the next. None
+        where a request is being answered, or uvicorn's own timer runs."""
+        if self.pipeline:
+            return None  # reading waits for us
+        if not self._whole:
+            return self._requests, self._received > 0
+        if isinstance(self.cycle, Exchange) and self.cycle.response_complete:
+            return self._requests, False
+        return None
 
     def _head_bytes(self) -> int:
         headers = self.headers or ()
@@ -101,50 +210,28 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, answer: bytes, identity: str) -> None:
         """Say why, then end the connection; whoever is answering the request is told."""
+        self._answer_due()  # it came whole before what is refused
         cycle = self.cycle
         running = cycle is not None and not cycle.response_complete
         if running:
             if not cycle.response_started:  # else it would be read as part of that
                 self.transport.write(answer)
-            visit: Any = cycle.scope.get(KEY)
+            visit: Visit | None = (
+                cycle.visit if isinstance(cycle, Exchange) else cycle.scope.get(KEY)
+            )
             if visit is not None and not visit.status:
                 visit.status, visit.request_id = status, identity
             cycle.disconnected = True
             cycle.message_event.set()
-        elif cycle is None or cycle.scope is not self.scope:  # within its head
+        elif cycle is None or self._in_head or self._whole:  # it is the next that is refused
             self.transport.write(answer)
-            scope = self.scope or {}
-            self._watch.refused(
-                scope.get("method", ""), scope.get("path", ""), status, identity
-            )
+            self._direct.watch.refused("", "", status, identity)
         # else it has its answer, and goes on sending all the same
+        if self._exchange is not None:
+            self._direct.left(self._exchange)
+            self._exchange = None
         self._ending = True
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
-
-
-def _at_once(cycle: RequestResponseCycle, content_type: str, body: bytes) -> bool:
-    """Send the answer 200 as `cycle.send` does in two calls and many checks; False where it has to,
-    because the client is gone, slow to read, or asked for the head alone."""
-    if (
-        cycle.response_started or cycle.disconnected or cycle.flow.write_paused
-        or cycle.scope["method"] == "HEAD" or len(body) > _JOINED_BYTES
-        or not (content_type.isascii() and content_type.isprintable())
-    ):
-        return False
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    fields = [b"%b: %b\r\n" % field for field in cycle.default_headers]  # the date
-    if not cycle.keep_alive:
-        fields.append(b"connection: close\r\n")
-    cycle.transport.write(
-        b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\ncontent-length: %d\r\n\r\n%b"
-        % (b"".join(fields), content_type.encode(), len(body), body)
-    )
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True

@@ -82,7 +82,7 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         server = self.app  # gunicorn's word for what serve/server.py makes
         settings: dict[str, Any] = {
             "http": partial(
-                Protocol, watch=server.watch, read_timeout=server.settings.read_timeout
+                Protocol, direct=server.direct, read_timeout=server.settings.read_timeout
             ),
             "ws": "none",
             "lifespan": "off",

@@ -31,7 +31,6 @@ StartResponse = Callable[..., Any]
 Broken = Callable[[str, str, Mapping[str, str], Exception], "Answer"]
 
 KEY = "byoa.visit"  # in ASGI's scope and WSGI's environ
-AT_ONCE = "byoa.at-once"  # in ASGI's scope: sends a whole answer, where the server can
 ARRIVAL = "byoa.arrival"  # in WSGI's environ, where the worker looks after it
 GONE = 499  # the client left before its answer, as nginx counts it
 TIMED_OUT = 408
@@ -88,21 +87,13 @@ class Visit:
 class AsgiVisit(Visit):
     """A request to an ASGI application, whose answer goes out through `send`."""
 
-    def __init__(self, scope: MutableMapping[str, Any], send: Send) -> None:
-        self.started = perf_counter()
-        self.method = scope["method"]
-        self.path = scope["path"]
-        self._headers = scope["headers"]
-        self._send = send
-        self._at_once: Callable[[str, bytes], bool] | None = scope.get(AT_ONCE)
+    through: Send  # the server's own, which `send` hands on to
 
-    def answer(self, content_type: str, body: bytes) -> bool:
-        """Send a whole answer, 200, in one go where the server can; else False."""
-        if self._at_once is None or not self._at_once(content_type, body):
-            return False
-        self.status = 200
-        self.bytes_out = len(body)
-        return True
+    def __init__(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.started = perf_counter()
+        self.method = method
+        self.path = path
+        self._headers = headers
 
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
@@ -112,7 +103,7 @@ class AsgiVisit(Visit):
             self.status = status = message["status"]
             if status >= 400:
                 self._identify(message)
-        return self._send(message)
+        return self.through(message)
 
     def _identify(self, message: Message) -> None:
         headers = list(message.get("headers", ()))
@@ -137,6 +128,12 @@ class Watch:
         self.meter = meter
         self.log = log
 
+    def enter(self, visit: Visit) -> None:
+        """A request begins."""
+        if self.log is not None:
+            visit.logged = True
+        self.meter.enter()
+
     def leave(self, visit: Visit, headers: Callable[[], Mapping[str, str]]) -> None:
         """The request has been answered, or its client has left; `enter` came before."""
         seconds = perf_counter() - visit.started
@@ -151,7 +148,7 @@ class Watch:
         """A request that was refused before it reached an application."""
         visit = Visit(method, path)
         visit.status, visit.request_id = status, identity
-        self.meter.enter()
+        self.enter(visit)
         self.leave(visit, dict)
 
 
@@ -173,11 +170,11 @@ class WatchedAsgi:
             await self._application(scope, receive, send)
             return
         watch = self._watch
-        visit = AsgiVisit(scope, send)
-        if watch.log is not None:
-            visit.logged = True
-        scope[KEY] = visit
-        watch.meter.enter()
+        visit: AsgiVisit | None = scope.get(KEY)  # of a request that came in another way
+        if visit is None:
+            visit = scope[KEY] = AsgiVisit(scope["method"], scope["path"], scope["headers"])
+            watch.enter(visit)
+        visit.through = send
         try:
             await self._application(scope, receive, visit.send)
         except Exception as error:
@@ -222,7 +219,6 @@ class WatchedWsgi:
     ) -> Iterable[bytes]:
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
         visit = Visit(environ["REQUEST_METHOD"], path)
-        visit.logged = self._watch.log is not None
         environ[KEY] = visit
         arrival: Arrival = environ.get(ARRIVAL) or Arrival()
         arrival.visit = visit
@@ -241,7 +237,7 @@ class WatchedWsgi:
             return start_response(status, headers, *more)
 
         with self._watch.meter.lock:
-            self._watch.meter.enter()
+            self._watch.enter(visit)
         parts: Iterable[bytes] = ()
         try:
             parts = self._application(environ, start)

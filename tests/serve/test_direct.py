@@ -1,0 +1,221 @@
+"""Small requests to a quick model, which the express lane answers where they are read.
+
+Every door must answer alike: the same tests run against all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+
+import pytest
+
+ROWS = {"1,2,3,4\n": 30.0, "1,0,0,0\n": 1.0, "0,1,0,0\n": 2.0, "0,0,1,0\n": 3.0}
+
+
+@pytest.fixture
+def quick(shared_servers, door):
+    """A server whose models have proved to be quick, whichever worker answers."""
+    server = shared_servers(door)
+    for _ in range(100):
+        assert server.invoke().status == 200
+    return server
+
+
+def request(row: str = "1,2,3,4\n", *headers: str, version: str = "1.1") -> bytes:
+    lines = [
+        f"POST /invocations HTTP/{version}", "Host: x", "Content-Type: text/csv",
+        f"Content-Length: {len(row)}", *headers,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n" + row).encode()
+
+
+class Client:
+    """One connection, whose answers are read one by one."""
+
+    def __init__(self, server) -> None:
+        self.socket: socket.socket = server.raw()
+        self.rest = b""
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *data: bytes) -> Client:
+        self.socket.sendall(b"".join(data))
+        return self
+
+    def answer(self) -> tuple[int, bytes, bytes]:
+        """Status, head and body of the next answer."""
+        while b"\r\n\r\n" not in self.rest:
+            self._more()
+        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
+        (length,) = re.findall(rb"(?i)\r\ncontent-length: (\d+)", head)
+        while len(self.rest) < int(length):
+            self._more()
+        body, self.rest = self.rest[: int(length)], self.rest[int(length) :]
+        return int(head[9:12]), head.lower(), body
+
+    def prediction(self) -> float:
+        status, _, body = self.answer()
+        assert status == 200, body
+        (value,) = json.loads(body)["predictions"]
+        return float(value)
+
+    def is_closed(self) -> bool:
+        try:
+            return not self.socket.recv(1)
+        except ConnectionResetError:
+            return True
+
+    def _more(self) -> None:
+        data = self.socket.recv(65536)
+        assert data, f"the connection ends behind {self.rest!r}"
+        self.rest += data
+
+
+def test_a_request_in_pieces_is_answered_when_it_is_whole(quick):
+    """HOST-11."""
+    data = request()
+    for cuts in ((1,), (20, 21), (len(data) - 8,), (len(data) - 3, len(data) - 1)):
+        with Client(quick) as client:
+            for start, stop in zip((0, *cuts), (*cuts, len(data)), strict=True):
+                client.send(data[start:stop])
+                time.sleep(0.02)  # so that they are read one by one
+            assert client.prediction() == 30.0
+
+
+def test_requests_sent_without_waiting_are_answered_in_order(quick):
+    """Also those among them that take another way: /ping, an error, a slow call of predict."""
+    with Client(quick) as client:
+        client.send(
+            *(request(row) for row in ROWS),
+            b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n",
+            request("1,x,3,4\n"), request("906,0,0,0\n"), request(), request("902,0,0,0\n"),
+            request("0,1,0,0\n"),
+        )
+        assert [client.prediction() for _ in ROWS] == list(ROWS.values())
+        assert b"ready" in client.answer()[2]
+        status, _, body = client.answer()
+        assert (status, json.loads(body)["where"]) == (400, "record 1, column 2")
+        assert client.prediction() == 906.0
+        assert client.prediction() == 30.0
+        assert client.answer()[0] == 500
+        assert client.prediction() == 2.0
+
+
+def test_what_follows_a_request_and_is_no_http_is_refused_behind_its_answer(quick):
+    with Client(quick) as client:
+        client.send(request(), b"\x00 is no HTTP\r\n\r\n")
+        assert client.prediction() == 30.0
+        status, head, body = client.answer()
+        assert status == 400 and b"x-request-id" in head and b"REQUEST_MALFORMED" in body
+        assert client.is_closed()
+
+
+def test_a_connection_lives_on_behind_every_error(quick):
+    with Client(quick) as client:
+        for row, status in (("902,0,0,0\n", 500), ("1,2\n", 400), ("904,0,0,0\n", 500),
+                            ("903,0,0,0\n", 500), ("907,0,0,0\n", 500)):
+            assert client.send(request(row)).answer()[0] == status
+            assert client.send(request()).prediction() == 30.0
+
+
+@pytest.mark.parametrize(("version", "headers"), [
+    ("1.1", ["Connection: close"]), ("1.0", []),
+])
+def test_a_client_that_wants_no_more_is_not_kept(quick, version, headers):
+    with Client(quick) as client:
+        client.send(request("0,0,1,0\n", *headers, version=version))
+        assert client.prediction() == 3.0
+        assert client.is_closed()
+
+
+def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(quick):
+    head, _, body = request("1,2,3,4\n", "Expect: 100-continue").partition(b"\r\n\r\n")
+    with Client(quick) as client:
+        client.send(head, b"\r\n\r\n")
+        assert client.socket.recv(100).startswith(b"HTTP/1.1 100")
+        client.send(body)
+        client.rest = client.rest.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+        assert client.prediction() == 30.0
+
+
+def test_headers_given_twice_and_a_query_are_as_they_always_are(quick):
+    with Client(quick) as client:
+        status, _, body = client.send(
+            request("1,0,0,0\n", "Accept: application/pdf", "Accept: text/csv")
+        ).answer()
+        assert (status, body.strip()) == (200, b"1.0")
+        client.send(request().replace(b"/invocations ", b"/invocations?a=b "))
+        assert client.prediction() == 30.0
+        client.send(request().replace(b"/invocations ", b"/invoc%61tions "))
+        assert client.prediction() == 30.0
+
+
+def test_the_answer_has_a_date_a_type_and_a_length(quick):
+    with Client(quick) as client:
+        _, head, body = client.send(request()).answer()
+    assert re.search(rb"\r\ndate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d gmt", head), head
+    assert b"\r\ncontent-type: application/json" in head
+    assert b"\r\ncontent-length: %d" % len(body) in head
+
+
+def test_a_client_that_leaves_within_its_body_is_counted_as_gone(servers, door):
+    server = servers(door)
+    with Client(server) as client:
+        client.send(request()[:-4])
+        server.wait_for(lambda: "byoa_requests_in_flight 2\n" in metrics(server))
+    server.wait_for(lambda: re.search(r'/invocations",status="4\d\d"} 1\n', metrics(server)))
+    server.wait_for(lambda: "byoa_requests_in_flight 1\n" in metrics(server))  # this one
+
+
+def test_a_direct_answer_is_counted_and_logged_with_its_times(servers, door):
+    server = servers(door, BYOA_ACCESS_LOG="1")
+    for number in range(60):
+        assert server.invoke(X_Request_Id=f"id-{number}").status == 200
+    server.wait_for(lambda: '"id-59"' in server.log)
+    (line,) = [json.loads(each) for each in server.log.splitlines() if '"id-59"' in each]
+    assert (line["path"], line["status"], line["records"]) == ("/invocations", 200, 1)
+    assert line["bytes_in"] == 8 and line["bytes_out"] > 10
+    assert line["batch_records"] == 1
+    assert 0 < line["predict_ms"] <= line["total_ms"]
+    assert 'route="/invocations",status="200"} 60\n' in metrics(server)
+    server.wait_for(lambda: "byoa_requests_in_flight 1\n" in metrics(server))
+
+
+def test_an_idle_connection_is_closed_after_its_time_and_not_before(servers, door):
+    """HOST-11: counted from its last answer, not from its beginning."""
+    server = servers(door, BYOA_KEEPALIVE="5")
+    with Client(server) as client:
+        for _ in range(4):
+            assert client.send(request()).prediction() == 30.0
+            time.sleep(1.5)
+        client.socket.settimeout(30)
+        assert client.is_closed()
+
+
+def test_a_request_that_is_coming_in_at_sigterm_is_answered(servers, door):
+    """HOST-03, CHK-08."""
+    server = servers(door)
+    for _ in range(30):
+        assert server.invoke().status == 200
+    data = request()
+    with Client(server) as client, Client(server) as idle:
+        assert idle.send(request()).prediction() == 30.0
+        client.send(data[:-4])
+        server.wait_for(lambda: "byoa_requests_in_flight 2\n" in metrics(server))
+        server.terminate()
+        time.sleep(0.5)  # it must not have ended by then
+        client.send(data[-4:])
+        assert client.prediction() == 30.0
+        assert client.is_closed() and idle.is_closed()
+    assert server.process.wait(20) == 0
+
+
+def metrics(server) -> str:
+    return server.call("GET", "/metrics").body.decode()
