@@ -13,6 +13,7 @@ import pytest
 from byoa.serve.batching import RecordFailed, Work
 from byoa.serve.compute import (
     GATHER_SECONDS,
+    LONG_SECONDS,
     PROOFS,
     QUICK_SECONDS,
     STRIKE_SECONDS,
@@ -96,11 +97,22 @@ def test_no_model_is_trusted_before_it_has_proved_quick(compute):
 
 def test_one_slow_call_sends_the_next_ones_to_the_thread_for_a_while(compute):
     prove(compute)
-    compute.observe(10 * QUICK_SECONDS)
+    compute.observe(2 * LONG_SECONDS)
     assert isinstance(compute.attempt([Model().work(1.0)])[0], Future)
     for _ in range(200):
         compute.observe(0.0)
     assert compute.quick
+
+
+def test_a_call_that_the_system_interrupted_is_not_taken_for_a_slow_model(compute):
+    prove(compute)
+    for _ in range(3):
+        compute.observe(10 * QUICK_SECONDS)
+        assert compute.quick
+        compute.observe(0.0)
+    compute.observe(10 * QUICK_SECONDS)
+    compute.observe(10 * QUICK_SECONDS)
+    assert not compute.quick
 
 
 def test_a_model_that_blocks_its_caller_again_and_again_is_not_trusted_any_more():
