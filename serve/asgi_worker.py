@@ -2,7 +2,8 @@
 
 Where the extra `fast` is not installed the express lane runs on it. It keeps a first request that
 never becomes whole for as long as its client likes; about once a second the worker looks at every
-connection. Heads of any length it refuses by itself.
+connection. Heads of any length it refuses by itself. When it stops, it may close a connection whose
+client has been told that it stays open, and is sending: uvicorn's worker loses no request so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
+from byoa.serve.backlog import close_and_serve
 from byoa.serve.refusal import head_too_large, refusal, too_slow
 from byoa.serve.visit import KEY, TIMED_OUT
 
@@ -28,6 +30,12 @@ class AsgiWorker(gasgi.ASGIWorker):  # type: ignore[misc]
         # Its server makes a protocol of that name, and there is no other way to give it one.
         gasgi.ASGIProtocol = Protocol
         super().init_process()
+
+    async def _shutdown(self) -> None:
+        await close_and_serve(
+            self.servers, [each.sock for each in self.sockets], lambda: Protocol(self)
+        )
+        await super()._shutdown()
 
     def notify(self) -> None:
         super().notify()

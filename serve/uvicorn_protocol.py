@@ -19,6 +19,8 @@ from byoa.serve.visit import KEY, TIMED_OUT, Visit
 
 # A refused client gets so long to read why, while what it still sends is thrown away.
 _LINGER_SECONDS = 2.0
+# Once the server stops, a client that has not been told yet may be sending its next request.
+_QUIET_SECONDS = 1.0
 _JOINED_BYTES = 64 * 1024  # of a body that is copied behind its head
 
 
@@ -39,6 +41,7 @@ class Protocol(HttpToolsProtocol):
         self._exchange: Exchange | None = None  # whose body is coming in
         self._due: Exchange | None = None  # which is to be answered
         self._ending = False
+        self._stopping = False
         # What the last sweep has seen, and since when it is so: what a client is to send (the rest
         # of a request, or the next one), and bytes that wait for it to read.
         self._owed: tuple[int, bool] | None = None
@@ -51,6 +54,19 @@ class Protocol(HttpToolsProtocol):
         if self._exchange is not None:  # the body will not come
             self._direct.left(self._exchange)
             self._exchange = None
+
+    def shutdown(self) -> None:
+        """The server stops: what is being answered is the last, or else what comes at once."""
+        self._stopping = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        self._unset_keepalive_if_required()
+        self.loop.call_later(_QUIET_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and (self._whole or not self._received):
+            self.transport.close()
 
     # --- what comes in ---
 
@@ -88,10 +104,13 @@ class Protocol(HttpToolsProtocol):
         ):
             self._exchange = self.cycle = self._direct.open(self.url, self.headers)
             if self._exchange is not None:
+                self._exchange.keep_alive = not self._stopping
                 return
             self.cycle = cycle
         self.scope = self._new_scope(self.headers)
         super().on_headers_complete()
+        if self._stopping:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         exchange = self._exchange

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -18,12 +19,24 @@ import uvicorn
 import uvloop
 from gunicorn.workers.base import Worker
 
+from byoa.serve.backlog import close_and_serve
 from byoa.serve.uvicorn_protocol import Protocol
 
 _NOTIFY_SECONDS = 1
 
 
 class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, without breaking off who is connected already and not yet accepted."""
+        await close_and_serve(self.servers, sockets or [], self._protocol)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state,
+        )
+        return made
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are the worker's, which must not raise them again after a clean drain."""

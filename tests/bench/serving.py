@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -306,20 +306,22 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def running(name: str, base: Path) -> Iterator[tuple[int, int, float]]:
+def running(
+    name: str, base: Path, cpus: Sequence[int] = (SERVER_CPU,)
+) -> Iterator[tuple[int, int, float]]:
     """The server's port, pid, and seconds from its start to its first 200 of /ping."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     argv, variables = SERVERS[name]
     environment = {
-        **os.environ, **variables, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE),
-        "SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(port), "BYOA_WORKERS": "1",
+        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "BYOA_WORKERS": "1",
+        "SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(port), **variables,
     }
     started = time.perf_counter()
     process = subprocess.Popen(
         [word.format(port=port) for word in argv], env=environment, stdout=subprocess.DEVNULL,
-        start_new_session=True, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CPU}),
+        start_new_session=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus),
     )
     try:
         while not ping(port):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 
 import pytest
@@ -215,6 +216,48 @@ def test_a_request_that_is_coming_in_at_sigterm_is_answered(servers, door):
         assert client.prediction() == 30.0
         assert client.is_closed() and idle.is_closed()
     assert server.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("door", ["flask", "express"])
+def test_no_request_of_busy_connections_is_lost_over_a_sigterm(servers, door):
+    """HOST-03: those that send the next one as soon as they have an answer. (Who connects in the
+    very moment in which the port is closed may be cut off; gunicorn's own ASGI worker loses some.)
+    """
+    server = servers(door)
+    told: list[str] = []
+    threads = [
+        threading.Thread(target=keep_asking, args=(server, bool(number % 2), told))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    server.wait_for(lambda: len(told) > 500)
+    server.terminate()
+    for thread in threads:
+        thread.join(60)
+    assert server.process.wait(20) == 0
+    assert set(told) == {"answered", "refused"}
+
+
+def keep_asking(server, anew: bool, told: list[str]) -> None:
+    """Ask until nobody listens, and tell what became of each request."""
+    headers = ["Connection: close"] if anew else []
+    while True:
+        try:
+            client = Client(server)
+        except OSError:
+            told.append("refused")
+            return
+        with client:
+            close = False
+            while not close:
+                try:
+                    status, head, body = client.send(request("1,2,3,4\n", *headers)).answer()
+                    close = b"connection: close" in head
+                    told.append("answered" if status == 200 else f"{status}: {body!r}")
+                except (OSError, AssertionError) as error:
+                    told.append("refused" if anew else repr(error))
+                    return
 
 
 def metrics(server) -> str:
