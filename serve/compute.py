@@ -43,7 +43,16 @@ _LOOK_AHEAD = 64  # requests of other models that are passed over in search of o
 
 
 class ServerBusy(ByoaError):
-    """As many requests as the limit already wait for the model."""
+    """As many requests as the limit already wait for the model, or to be decoded for it."""
+
+    @classmethod
+    def beyond(cls, limit: int) -> ServerBusy:
+        return cls(
+            "QUEUE_FULL",
+            f"{limit} requests already wait for the model",
+            expected="at most BYOA_QUEUE_LIMIT requests waiting in a worker",
+            remedy="try again, send several records in one request, or add instances",
+        )
 
 
 class _Item(NamedTuple):
@@ -126,12 +135,7 @@ class Compute:
         `measured` is False for work that says nothing about a request's time, such as loading.
         """
         if self.waiting >= self._limit:
-            raise ServerBusy(
-                "QUEUE_FULL",
-                f"{self._limit} requests already wait for the model",
-                expected="at most BYOA_QUEUE_LIMIT requests waiting in a worker",
-                remedy="try again, send several records in one request, or add instances",
-            )
+            raise ServerBusy.beyond(self._limit)
         future: Future[Result] = Future()
         self._meter.queued(1)
         self._queue.put(_Item(work, future, measured, time.perf_counter()))

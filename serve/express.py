@@ -17,6 +17,7 @@ from typing import Any
 from byoa.container import contract
 from byoa.serve import bridge
 from byoa.serve.calls import Call
+from byoa.serve.compute import ServerBusy
 from byoa.serve.core import DRAIN_BYTES, Job, Responder, close_stream
 from byoa.serve.direct import BEGUN, Begun
 from byoa.serve.messages import Answer, Request
@@ -69,6 +70,7 @@ class Express:
         self._side = ThreadPoolExecutor(_SIDE_THREADS, thread_name_prefix="codec")
         self._waiting = ThreadPoolExecutor(_FLASK_THREADS, thread_name_prefix="flask")
         self._moments = moments
+        self._aside = 0  # requests whose bodies are decoded beside the loop, or wait for it
 
     async def __call__(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,6 +120,16 @@ class Express:
 
     async def _invoke_aside(self, request: Request, client: _Client) -> Answer:
         """As `_invoke`, where decoding and encoding take long enough to be done beside the loop."""
+        core = self._core
+        if self._aside >= core.settings.queue:
+            return core.failed(request, ServerBusy.beyond(core.settings.queue))
+        self._aside += 1
+        try:
+            return await self._decoded_aside(request, client)
+        finally:
+            self._aside -= 1
+
+    async def _decoded_aside(self, request: Request, client: _Client) -> Answer:
         core = self._core
         # What only waits, for a model to be loaded, must not keep decoding waiting.
         threads = self._waiting if core.may_load(request) else self._side

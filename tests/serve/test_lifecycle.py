@@ -229,6 +229,18 @@ def test_requests_beyond_the_queue_are_answered_503_with_retry_after(servers, do
     assert full.json["code"] == "QUEUE_FULL" and full.headers["retry-after"]
 
 
+def test_large_bodies_beyond_the_queue_are_answered_503_too(servers, door):
+    """HOST-36: they are decoded beside the loop, where they would otherwise pile up."""
+    server = servers(door, BYOA_QUEUE_LIMIT="2")
+    body = "913,0,0,0\n" * 20_000
+    with ThreadPoolExecutor(12) as pool:
+        replies = list(pool.map(server.invoke, [body] * 12))
+    assert {reply.status for reply in replies} == {200, 503}
+    assert all(len(each.json["predictions"]) == 20_000 for each in replies if each.status == 200)
+    full = next(reply for reply in replies if reply.status == 503)
+    assert full.json["code"] == "QUEUE_FULL" and full.headers["retry-after"]
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 
