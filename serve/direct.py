@@ -1,22 +1,26 @@
 """Small requests that are answered where they are read: the express lane without ASGI.
 
-For a request that needs no waiting, ASGI's task, messages and checks cost more than parsing,
-decoding, predicting and encoding together. So the connection hands the whole request to `Direct`,
-which answers it at once; what turns out to need more (a model on its own thread, a stream, an
-error) goes on in the ASGI application from where it has come to (`Begun`).
+For a small request, ASGI's task, messages and checks cost more than parsing, decoding, predicting
+and encoding together. So the connection hands the whole request to `Direct`, which answers it at
+once, or when the model's thread has; what turns out to need more (a model to be loaded, a stream,
+an error) goes on in the ASGI application from where it has come to (`Begun`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 from byoa.container import contract
 from byoa.serve.calls import Call
-from byoa.serve.core import LARGE_BYTES, Job, Responder
+from byoa.serve.core import LARGE_BYTES, Job, Responder, close_stream
 from byoa.serve.messages import Answer, Request
 from byoa.serve.moments import Moments
+from byoa.serve.streaming import Stream
 from byoa.serve.visit import AsgiVisit, Watch
 
 BEGUN = "byoa.begun"  # in ASGI's scope
@@ -28,8 +32,7 @@ class Begun(NamedTuple):
     """How far a request has come; the rest is the ASGI application's."""
 
     request: Request | Answer
-    job: Job | Call | Answer | Exception | None = None  # None: not even prepared
-    outcome: Future[Any] | None = None  # None: not started
+    answer: Answer | Exception | None = None  # None: not even prepared
 
 
 class _Unheard:
@@ -43,8 +46,8 @@ class Exchange:
     """A request that may be answered directly, in the place of uvicorn's RequestResponseCycle."""
 
     __slots__ = (
-        "body", "disconnected", "headers", "keep_alive", "raw_headers", "response_complete", "url",
-        "visit",
+        "body", "disconnected", "headers", "keep_alive", "outcome", "raw_headers",
+        "response_complete", "timer", "url", "visit",
     )
     message_event = _Unheard()
     response_started = False
@@ -61,6 +64,8 @@ class Exchange:
         self.keep_alive = True
         self.response_complete = False  # or its connection is no longer ours
         self.disconnected = False
+        self.outcome: Future[Any] | None = None  # what the model's thread is asked for
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Connection(Protocol):
@@ -70,8 +75,8 @@ class Connection(Protocol):
         """Send an answer 200 of which `head` is the content type; False where that may not be
         done now."""
 
-    def hand_over(self, exchange: Exchange, begun: Begun) -> None:
-        """Let the ASGI application answer."""
+    def hand_over(self, exchange: Exchange, begun: Begun) -> bool:
+        """Let the ASGI application answer; False where the client has left."""
 
 
 class Direct:
@@ -113,48 +118,112 @@ class Direct:
         visit, core = exchange.visit, self._core
         visit.bytes_in = len(exchange.body)
         request = Request("POST", visit.path, exchange.headers, exchange.body, "", visit)
-        outcome: Any
         try:
             if core.must_wait(request):
-                connection.hand_over(exchange, Begun(request))
+                self._hand_over(exchange, connection, Begun(request))
                 return
             job = core.prepare(request)
-            if not isinstance(job, Job) or not job.compute.quick:
-                connection.hand_over(exchange, Begun(request, job))
-                return
-            if job.compute.gathers:
-                self._moments.add(job, partial(self._finish, exchange, connection, job))
-                return
-            (outcome,) = job.compute.attempt((job.work,))
         except Exception as error:
-            connection.hand_over(exchange, Begun(request, error))
+            self._hand_over(exchange, connection, Begun(request, error))
             return
-        self._finish(exchange, connection, job, outcome)
+        if isinstance(job, Answer):
+            self._send(exchange, connection, request, job)
+            return
+        told = partial(self._told, exchange, connection, job)
+        if isinstance(job, Job) and job.compute.gathers:
+            self._moments.add(job, told)
+            return
+        try:
+            outcome = core.start(job)
+        except Exception as error:
+            outcome = error
+        told(outcome)
 
     def left(self, exchange: Exchange) -> None:
         """Count an exchange that is over, answered or not."""
+        if exchange.response_complete:
+            return
+        if exchange.outcome is not None:
+            _give_up(exchange.outcome)
+        if exchange.timer is not None:
+            exchange.timer.cancel()
         exchange.response_complete = True
         self.watch.leave(exchange.visit, exchange.visit.headers)
 
-    def _finish(
-        self, exchange: Exchange, connection: Connection, job: Job, outcome: Any
+    def _told(
+        self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Any
     ) -> None:
-        if isinstance(outcome, Future):
-            connection.hand_over(exchange, Begun(job.request, job, outcome))
-            return
-        if isinstance(outcome, Exception):
+        """The model has answered, or will on its thread."""
+        if exchange.response_complete:  # its client has left meanwhile
+            if isinstance(outcome, Future):
+                _give_up(outcome)
+        elif isinstance(outcome, Future):
+            loop = asyncio.get_running_loop()
+            exchange.outcome = outcome
+            exchange.timer = loop.call_later(
+                self._core.settings.deadline, self._too_late, exchange, connection, job
+            )
+            ready = partial(self._ready, exchange, connection, job)
+            outcome.add_done_callback(partial(_soon, loop, ready))
+        elif isinstance(outcome, Exception):
             answer = self._core.failed(job.request, outcome)
+            self._send(exchange, connection, job.request, answer)
         else:
-            answer = self._core.finish(job, outcome)
-        head = _typed(answer.content_type)
-        if answer.status == 200 and not answer.headers and head is not None:
-            body = answer.whole
-            if connection.send_whole(exchange, head, body):
-                exchange.visit.status = 200
-                exchange.visit.bytes_out = len(body)
-                self.left(exchange)
-                return
-        connection.hand_over(exchange, Begun(job.request, answer))
+            self._send(exchange, connection, job.request, self._core.finish(job, outcome))
+
+    def _ready(
+        self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Future[Any]
+    ) -> None:
+        """The model's thread is done with a job."""
+        if exchange.response_complete:
+            return  # it came too late, or its client has left
+        exchange.outcome = None
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+        self._told(exchange, connection, job, outcome.exception() or outcome.result())
+
+    def _too_late(self, exchange: Exchange, connection: Connection, job: Job | Call) -> None:
+        if exchange.outcome is not None:
+            _give_up(exchange.outcome)
+            exchange.outcome = None
+        answer = self._core.too_late(job.request)
+        self._hand_over(exchange, connection, Begun(job.request, answer))
+
+    def _send(
+        self, exchange: Exchange, connection: Connection, request: Request, answer: Answer
+    ) -> None:
+        body, head = answer.body, _typed(answer.content_type)
+        if (
+            answer.status == 200 and not answer.headers and head is not None
+            and isinstance(body, bytes) and connection.send_whole(exchange, head, body)
+        ):
+            exchange.visit.status = 200
+            exchange.visit.bytes_out = len(body)
+            self.left(exchange)
+        elif not self._hand_over(exchange, connection, Begun(request, answer)):
+            if isinstance(body, Stream):
+                body.close()
+
+    def _hand_over(self, exchange: Exchange, connection: Connection, begun: Begun) -> bool:
+        if connection.hand_over(exchange, begun):
+            exchange.response_complete = True  # its answer is the application's matter
+            return True
+        self.left(exchange)
+        return False
+
+
+def _soon(
+    loop: asyncio.AbstractEventLoop, ready: Callable[[Future[Any]], None], outcome: Future[Any]
+) -> None:
+    """On the model's thread: let the loop go on with an outcome."""
+    with contextlib.suppress(RuntimeError):  # it has ended
+        loop.call_soon_threadsafe(ready, outcome)
+
+
+def _give_up(outcome: Future[Any]) -> None:
+    """Nobody waits any more. What runs already cannot be cancelled: whatever it opens is closed."""
+    outcome.add_done_callback(close_stream)
+    outcome.cancel()
 
 
 @lru_cache(_TYPES)

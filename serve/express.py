@@ -92,21 +92,19 @@ class Express:
     async def _invoke(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         core = self._core
         begun = scope.pop(BEGUN, None) or Begun(await self._read(scope, receive))
-        request, job = begun.request, begun.job
+        request, answer = begun.request, begun.answer
         if isinstance(request, Answer):
             await _answer(send, request)
             return
-        if isinstance(job, Exception):
-            raise job
+        if isinstance(answer, Exception):
+            raise answer
         client = _Client(receive)
         try:
-            if job is None and core.must_wait(request):
+            if answer is None and core.must_wait(request):
                 answer = await self._invoke_aside(request, client)
-            else:
-                job = job or core.prepare(request)
-                outcome = job if isinstance(job, Answer) else (
-                    await self._predict(job, client, begun.outcome)
-                )
+            elif answer is None:
+                job = core.prepare(request)
+                outcome = job if isinstance(job, Answer) else await self._predict(job, client)
                 if isinstance(job, Answer) or isinstance(outcome, Answer):
                     answer = outcome
                 else:
@@ -142,17 +140,12 @@ class Express:
             return outcome
         return await side(threads, core.finish, job, outcome)
 
-    async def _predict(
-        self, job: Job | Call, client: _Client, outcome: Future[Any] | None = None
-    ) -> Any:
-        """The predictions of a job, or an Answer where there are none; `outcome`, where it has
-        been started. Raises _Gone when the client leaves before; then what still waits in the
-        queue is dropped."""
+    async def _predict(self, job: Job | Call, client: _Client) -> Any:
+        """The predictions of a job, or an Answer where there are none. Raises _Gone when the
+        client leaves before; then what still waits in the queue is dropped."""
         core = self._core
         try:
-            if outcome is not None:
-                pass
-            elif (
+            if (
                 job.compute.gathers and isinstance(job, Job)
                 and not core.is_large(job.request.body)
             ):

@@ -51,9 +51,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._exchange is not None:  # the body will not come
-            self._direct.left(self._exchange)
-            self._exchange = None
+        self._exchange = None  # its body will not come
+        if isinstance(self.cycle, Exchange):
+            self._direct.left(self.cycle)
 
     def shutdown(self) -> None:
         """The server stops: what is being answered is the last, or else what comes at once."""
@@ -151,7 +151,6 @@ class Protocol(HttpToolsProtocol):
             b"HTTP/1.1 200 OK\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
             % (fields, close, head, len(body), body)
         )
-        exchange.response_complete = True
         if close:
             transport.close()
         if self.pipeline:
@@ -160,10 +159,9 @@ class Protocol(HttpToolsProtocol):
             self.server_state.total_requests += 1
         return True
 
-    def hand_over(self, exchange: Exchange, begun: Begun) -> None:
+    def hand_over(self, exchange: Exchange, begun: Begun) -> bool:
         if self._ending or self.transport.is_closing():
-            self._direct.left(exchange)
-            return
+            return False
         path = exchange.url.decode("ascii")
         scope: dict[str, Any] = self._new_scope(exchange.raw_headers) | {
             "method": "POST", "path": path, "raw_path": exchange.url, "query_string": b"",
@@ -177,10 +175,10 @@ class Protocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         cycle.more_body = False
-        exchange.response_complete = True
         if self.cycle is exchange:  # else the next request has come in meanwhile
             self.cycle = cycle
         self._start_asgi_task(cycle, self.app)
+        return True
 
     def _new_scope(self, headers: list[tuple[bytes, bytes]]) -> Any:
         """ASGI's scope without the line of the request."""
@@ -246,9 +244,9 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(answer)
             self._direct.watch.refused("", "", status, identity)
         # else it has its answer, and goes on sending all the same
-        if self._exchange is not None:
-            self._direct.left(self._exchange)
-            self._exchange = None
+        self._exchange = None
+        if isinstance(cycle, Exchange):
+            self._direct.left(cycle)
         self._ending = True
         self._unset_keepalive_if_required()
         self.flow.resume_reading()

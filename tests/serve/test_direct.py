@@ -109,6 +109,30 @@ def test_requests_sent_without_waiting_are_answered_in_order(quick):
         assert client.prediction() == 2.0
 
 
+def test_requests_sent_without_waiting_are_answered_in_order_from_the_models_thread(servers, door):
+    server = servers(door, BYOA_INLINE="0")
+    with Client(server) as client:
+        client.send(*(request(row) for row in [*ROWS, "906,0,0,0\n", "1,x,0,0\n", *ROWS]))
+        assert [client.prediction() for _ in ROWS] == list(ROWS.values())
+        assert client.prediction() == 906.0
+        assert client.answer()[0] == 400
+        assert [client.prediction() for _ in ROWS] == list(ROWS.values())
+
+
+def test_what_waits_for_the_model_when_its_client_leaves_is_dropped(servers):
+    server = servers("express", BYOA_INLINE="0", BYOA_MAX_BATCH="1")
+    with Client(server) as slow, Client(server) as leaving:
+        slow.send(request("914,0,0,0\n"))  # three seconds
+        server.wait_for(lambda: "byoa_requests_in_flight 2\n" in metrics(server))
+        leaving.send(request())
+        server.wait_for(lambda: "byoa_queue_depth 1\n" in metrics(server))
+        leaving.socket.close()
+        server.wait_for(lambda: 'route="/invocations",status="499"} 1\n' in metrics(server))
+        assert slow.prediction() == 914.0
+    server.wait_for(lambda: "byoa_queue_depth 0\n" in metrics(server))
+    assert "byoa_predict_seconds_count 1\n" in metrics(server)
+
+
 def test_what_follows_a_request_and_is_no_http_is_refused_behind_its_answer(quick):
     with Client(quick) as client:
         client.send(request(), b"\x00 is no HTTP\r\n\r\n")
