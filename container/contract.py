@@ -83,6 +83,7 @@ __all__ = [
     "FRAMEWORK_VARIABLE",
     "HOMOGENEOUS_GROUP",
     "HOSTING_STOP_GRACE_SECONDS",
+    "HOSTING_USER_AGENT",
     "HYPERPARAMETERS_FILE",
     "INPUT_DATA_FILE",
     "INPUT_MODES",
@@ -163,6 +164,7 @@ HOSTING_STOP_GRACE_SECONDS = 30.0
 
 # Hosting (HOST-10, HOST-20, HOST-22, HOST-31, HOST-32, PIPE-03, ERR-01).
 DEFAULT_PORT = 8080
+HOSTING_USER_AGENT = "AHC/2.0"  # of the platform, as access logs have it (HOST-12)
 PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
 BIND_VARIABLE = "BYOA_BIND_ADDRESS"  # byoa's own: the address of that port
 # The second is what other servers read (MME-01, CONTRA-20).

@@ -6,7 +6,12 @@ the server answers alike each time, the same body.
 
 from __future__ import annotations
 
-from byoa.container.contract import INVOCATIONS_PATH, PAYLOAD_LIMIT_BYTES, PING_PATH
+from byoa.container.contract import (
+    HOSTING_USER_AGENT,
+    INVOCATIONS_PATH,
+    PAYLOAD_LIMIT_BYTES,
+    PING_PATH,
+)
 from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
 from byoa.local.check.hosting_http import (
     GARBLED,
@@ -27,7 +32,7 @@ _MORE_HEADERS = (
     ("X-Amzn-SageMaker-Enable-Explanations", "`false`"),
     ("X-Amzn-RequestId", "11111111-2222-3333-4444-555555555555"),
     ("X-Forwarded-For", "169.254.255.130"),
-    ("User-Agent", "AHC/2.0"),
+    ("User-Agent", HOSTING_USER_AGENT),
 )
 _CONTINUE_SECONDS = 1.0
 _CLOSE_SECONDS = 0.3

@@ -6,7 +6,12 @@ import json
 from dataclasses import dataclass
 from time import monotonic
 
-from byoa.container.contract import DEFAULT_PORT, PING_PATH, PING_TIMEOUT_SECONDS
+from byoa.container.contract import (
+    DEFAULT_PORT,
+    HOSTING_USER_AGENT,
+    PING_PATH,
+    PING_TIMEOUT_SECONDS,
+)
 from byoa.local.runtime.connection import Connection, ConnectionFailed, Unreachable
 
 _BODY_LIMIT_BYTES = 65_536
@@ -14,7 +19,8 @@ _BODY_SHOWN_CHARACTERS = 300
 _CODE_SHOWN_CHARACTERS = 60
 _WORDS_SHOWN_CHARACTERS = 600  # leaves a FailureReason room for the end of the log
 _REQUEST = (
-    f"GET {PING_PATH} HTTP/1.1\r\nHost: localhost:{DEFAULT_PORT}\r\nConnection: close\r\n\r\n"
+    f"GET {PING_PATH} HTTP/1.1\r\nHost: localhost:{DEFAULT_PORT}\r\n"
+    f"User-Agent: {HOSTING_USER_AGENT}\r\nConnection: close\r\n\r\n"
 ).encode()
 
 

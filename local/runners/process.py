@@ -152,6 +152,9 @@ class ProcessRunner(Runner):
             names.write_text(_names(self._directory, network), encoding="utf-8")
             if network.isolated and len(network.hosts) > 1:
                 shared = self._networks.open(network.name)
+        elif boxed and network is None and spec.host is not None and sandbox.NAMES.exists():
+            names = scratch / "hosts"
+            names.write_text(_and_this_machine_s(f"{LOOPBACK} {spec.host}"), encoding="utf-8")
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         shim.write_atomically(
             directory / shim.SPEC,
@@ -365,8 +368,13 @@ def _names(directory: Path, network: Network) -> str:
         f"127.{second or 1}.{third}.{number} {host}"
         for number, host in enumerate(network.hosts, start=1)
     ]
+    return _and_this_machine_s(*lines)
+
+
+def _and_this_machine_s(*lines: str) -> str:
+    """Lines of /etc/hosts, and after them what this machine has there."""
     with contextlib.suppress(OSError, UnicodeError):
-        lines.append(sandbox.NAMES.read_text(encoding="utf-8"))
+        lines = (*lines, sandbox.NAMES.read_text(encoding="utf-8"))
     return "\n".join(lines) + "\n"
 
 

@@ -7,14 +7,21 @@ other names (STRM-03).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from byoa.container import contract
 from byoa.local.api.http import Headers, Request
+from byoa.local.api.service_model import RUNTIME, operation
+from byoa.local.api.validation import validate
+from byoa.local.errors import ValidationException
 from byoa.local.runtime import event_stream
 from byoa.local.runtime.errors import ModelError, ValidationError
 from byoa.local.settings import Caller
+
+if TYPE_CHECKING:
+    from botocore.model import Shape
 
 TARGET_VARIANT = "X-Amzn-SageMaker-Target-Variant"
 TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
@@ -72,7 +79,8 @@ class Call(NamedTuple):
         return self._head(contract.INVOCATIONS_PATH, passed, self.headers.get(STREAM_ACCEPT))
 
     def _head(self, path: str, passed: Iterable[str], accept: str | None = None) -> bytes:
-        lines = [f"POST {path} HTTP/1.1", f"Host: localhost:{contract.DEFAULT_PORT}"]
+        lines = [f"POST {path} HTTP/1.1", f"Host: localhost:{contract.DEFAULT_PORT}",
+                 f"User-Agent: {contract.HOSTING_USER_AGENT}"]
         for name in passed:
             value = self.headers.get(name)
             if value is not None:
@@ -113,6 +121,32 @@ def target_of(request: Request) -> tuple[str, bool]:
             " POST /endpoints/<name>/invocations."
         )
     return unquote(name), action == STREAMED
+
+
+@cache
+def _shape(streamed: bool) -> tuple[Shape, dict[str, str]]:
+    """The input of the operation, and its members by header."""
+    name = "InvokeEndpointWithResponseStream" if streamed else "InvokeEndpoint"
+    model = operation(RUNTIME, name)
+    shape = model.input_shape if model is not None else None
+    if shape is None:
+        raise RuntimeError(f"botocore's {RUNTIME} has no {name}")
+    return shape, {
+        member.serialization["name"]: member_name
+        for member_name, member in shape.members.items()
+        if member.serialization.get("location") == "header"
+    }
+
+
+def check(endpoint: str, headers: Headers, *, streamed: bool) -> None:
+    """Raise ValidationError for a name or a header beyond the API's limits (HOST-34)."""
+    shape, members = _shape(streamed)
+    request = {member: headers.get(name) for name, member in members.items()}
+    try:
+        # The body has been read, within its own limit.
+        validate(shape, {"EndpointName": endpoint, "Body": "", **request})
+    except ValidationException as error:
+        raise ValidationError(error.message) from None
 
 
 def refuse(headers: Headers, *, streamed: bool) -> None:

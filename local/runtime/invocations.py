@@ -22,6 +22,7 @@ from byoa.local.runtime.calls import (
     TARGET_MODEL,
     TARGET_VARIANT,
     Call,
+    check,
     refuse,
     target_of,
 )
@@ -76,6 +77,7 @@ class Invocations:
             endpoint, streamed = target_of(request)
             body = self._body(request)
             refuse(request.headers, streamed=streamed)
+            check(endpoint, request.headers, streamed=streamed)
             call = Call(caller, endpoint, request.headers, body, request_id, began)
             if not streamed:
                 return self._invoke(call)

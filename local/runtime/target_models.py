@@ -182,5 +182,6 @@ def name_of(target: str) -> str:
 def _head(method: str, path: str, length: int) -> bytes:
     return (
         f"{method} {path} HTTP/1.1\r\nHost: localhost:{contract.DEFAULT_PORT}\r\n"
+        f"User-Agent: {contract.HOSTING_USER_AGENT}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     ).encode()

@@ -47,6 +47,8 @@ IMAGE = "stub:latest"
 SERVER = Path(__file__).with_name("model_server.py")
 STREAMING_IMAGE = "streaming:latest"
 STREAMING_SERVER = Path(__file__).with_name("streaming_server.py")
+MANY_IMAGE = "many:latest"
+MANY_SERVER = Path(__file__).with_name("many_models_server.py")
 DOCKERFILE = """
 ARG BASE_IMAGE
 FROM $BASE_IMAGE
@@ -57,10 +59,10 @@ ENTRYPOINT ["python3", "-S", "/model_server.py"]
 
 class StubImages(Images):
     """Images where `stub:latest` is the small model server, `streaming:latest` the one that
-    streams."""
+    streams, `many:latest` the one of many models."""
 
     def resolve(self, reference: str) -> Image:
-        programs = {IMAGE: SERVER, STREAMING_IMAGE: STREAMING_SERVER}
+        programs = {IMAGE: SERVER, STREAMING_IMAGE: STREAMING_SERVER, MANY_IMAGE: MANY_SERVER}
         if reference in programs:
             return Image(reference, (sys.executable, "-S", str(programs[reference])))
         return super().resolve(reference)

@@ -4,9 +4,11 @@ Its model is the text of /opt/ml/model/model.txt. Environment variables say how 
 start, bodies that are JSON objects how it behaves in an invocation.
 """
 
+import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,6 +19,7 @@ ML = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
 PORT = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", "8080"))
 STARTED = time.monotonic()
 PROCESS = os.urandom(8).hex()  # no PID: every container begins with 1
+LINES = set()
 busy = 0
 sick = False
 lock = threading.Lock()
@@ -25,6 +28,21 @@ lock = threading.Lock()
 def model():
     path = ML / "model" / "model.txt"
     return path.read_text() if path.exists() else ""
+
+
+def files():
+    """All below /opt/ml/model; None where there is no such directory."""
+    root = ML / "model"
+    found = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return found if root.is_dir() else None
+
+
+def resolved(name):
+    """The address of a host name; None where it has none."""
+    try:
+        return name and socket.gethostbyname(name)
+    except OSError:
+        return None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,7 +61,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def line(self):
+        return f"{self.headers['User-Agent']}: {self.requestline}"
+
     def do_GET(self):
+        LINES.add(self.line())
+        time.sleep(float(os.environ.get("STUB_PING_SECONDS", "0")))
         ready_after = float(os.environ.get("STUB_READY_AFTER", "0"))
         if "STUB_PING" in os.environ:
             self.answer(503, os.environ["STUB_PING"].encode())
@@ -53,10 +76,11 @@ class Handler(BaseHTTPRequestHandler):
             body = json.dumps({"reason": os.environ.get("STUB_REASON", "loading")}).encode()
             self.answer(503, body)
         else:
-            self.answer(200, b"")
+            self.answer(int(os.environ.get("STUB_PING_STATUS", "200")), b"")
 
     def do_POST(self):
         global busy, sick
+        LINES.add(self.line())
         with lock:
             busy += 1
         try:
@@ -89,7 +113,11 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 seen = {name.lower(): value for name, value in self.headers.items()}
                 document = {"model": model(), "size": len(body), "headers": seen,
-                            "process": PROCESS, "environment": dict(os.environ)}
+                            "digest": hashlib.sha256(body).hexdigest(),
+                            "process": PROCESS, "environment": dict(os.environ),
+                            "files": files(), "hostname": socket.gethostname(),
+                            "resolved": resolved(order.get("resolve")),
+                            "lines": sorted(LINES), "arguments": sys.argv[1:]}
                 self.answer(200, json.dumps(document).encode(), **order.get("headers", {}))
         finally:
             with lock:

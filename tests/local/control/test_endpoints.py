@@ -46,7 +46,7 @@ def files(hosting) -> list:
 
 @pytest.mark.both_runners
 def test_an_endpoint_comes_into_service_and_goes_without_a_trace(hosting):
-    """ALG-03, VAR-04, VAR-07, VAR-08, WIRE-09."""
+    """ALG-03, HOST-09, VAR-04, VAR-07, VAR-08, WIRE-09: a container for each instance."""
     hosting.create_model("m", data=hosting.put("m.tar.gz", archive(model__txt="one")))
     hosting.create_config("c", AllTraffic=("m", {"InitialInstanceCount": 2}))
     answer = hosting.sm.create_endpoint(EndpointName="ep", EndpointConfigName="c")
@@ -99,7 +99,7 @@ def test_the_container_has_its_environment_and_the_way_back_to_this_service(host
     hosting.deploy(MY_SETTING="7", AWS_REGION="mars")
     environment = invoke(hosting)["environment"]
     assert environment["MY_SETTING"] == "7"
-    assert environment["AWS_REGION"] == "us-west-2"
+    assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == "us-west-2"
     assert environment["AWS_ENDPOINT_URL"] == hosting.url
 
 

@@ -17,7 +17,7 @@ ARN = "arn:aws:sagemaker:us-west-2:123456789012:model/m"
 def create(hosting, container=None, **members):
     if container is not None:
         members["PrimaryContainer"] = {"Image": IMAGE, **container}
-    return hosting.sm.create_model(ModelName="m", **members)
+    return hosting.sm.create_model(**{"ModelName": "m", **members})
 
 
 def refusal(hosting, container=None, **members) -> str:
@@ -96,14 +96,47 @@ def test_models_are_listed_newest_first_and_deleted(hosting):
         ({"ModelDataUrl": "s3://models/prefix/"}, {}, ("S3Prefix",)),
         ({"ModelDataUrl": "https://example.com/m.tar.gz"}, {}, ("no S3 address",)),
         ({"Environment": {f"K{n}": "x" * 1000 for n in range(40)}}, {}, ("bytes",)),
+        ({"Mode": "MultiModel", "ModelDataSource": {"S3DataSource": {
+            "S3Uri": "s3://b/m/", "S3DataType": "S3Prefix", "CompressionType": "None"}}}, {},
+         ("MultiModel", "no ModelDataSource")),
     ],
 )
 def test_what_is_not_run_is_refused_at_once_with_the_nearest(hosting, container, members, words):
-    """HOST-05, HOST-06."""
+    """HOST-05 … HOST-07, HOST-45."""
     message = refusal(hosting, container, **members)
     for word in words:
         assert word in message
     assert hosting.sm.list_models()["Models"] == []
+
+
+@pytest.mark.parametrize(
+    ("container", "members", "where"),
+    [
+        ({"Environment": {f"K{n}": "" for n in range(101)}}, {}, "primaryContainer.environment"),
+        ({"Environment": {"K" * 1025: ""}}, {}, "primaryContainer.environment"),
+        ({"Environment": {"A-B": ""}}, {}, "primaryContainer.environment"),
+        ({"Environment": {"K": "v" * 1025}}, {}, "primaryContainer.environment.K"),
+        ({"Image": "i" * 256}, {}, "primaryContainer.image"),
+        ({"Image": "an image"}, {}, "primaryContainer.image"),
+        ({"ModelDataUrl": f"s3://models/{'k' * 1013}"}, {}, "primaryContainer.modelDataUrl"),
+        ({"Mode": "ManyModels"}, {}, "primaryContainer.mode"),
+        ({"ContainerHostname": "-front"}, {}, "primaryContainer.containerHostname"),
+        (None, {"Containers": [{"Image": IMAGE}] * 16}, "containers"),
+        ({}, {"ModelName": "m-"}, "modelName"),
+        ({}, {"ModelName": "m" * 64}, "modelName"),
+    ],
+)
+def test_a_definition_has_the_limits_of_the_api(hosting, container, members, where):
+    """HOST-04 … HOST-06."""
+    assert f"at '{where}" in refusal(hosting, container, **members)
+
+
+def test_a_definition_within_the_limits_of_the_api_is_taken(hosting):
+    """HOST-05, HOST-06."""
+    environment = {f"K{n}": "" for n in range(98)} | {"K" * 1024: "", "_": "v" * 1024}
+    create(hosting, {"Environment": environment, "ContainerHostname": "front-1"})
+    described = hosting.sm.describe_model(ModelName="m")["PrimaryContainer"]
+    assert described["Environment"] == environment
 
 
 def test_all_problems_of_a_model_are_told_at_once(hosting):
@@ -184,7 +217,9 @@ def test_a_single_uncompressed_object_is_named_by_its_key(buckets, tmp_path):
     assert contents(tmp_path / "model") == {"model.onnx": "onnx"}
 
 
-@pytest.mark.parametrize("key", ["m/a//b", "m/./b", "m/../b", "m/folder/", "m/" + "x" * 256])
+@pytest.mark.parametrize(
+    "key", ["m/a//b", "m/./b", "m/../b", "m/folder/", "m/a\0b", "m/" + "x" * 256]
+)
 def test_a_prefix_with_names_that_are_no_paths_is_refused(buckets, key):
     """HOST-44, TRAP-40."""
     buckets.put_bytes(BUCKET, key, b"")

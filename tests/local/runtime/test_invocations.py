@@ -1,5 +1,6 @@
 """InvokeEndpoint by unmodified boto3, through the server, to a real model server."""
 
+import hashlib
 import http.client
 import json
 import math
@@ -47,12 +48,13 @@ def order(**order) -> bytes:
 
 def test_the_body_and_its_type_pass_both_ways(served):
     """HOST-30, HOST-33, WIRE-33."""
-    answer = invoke(served, b"\x00\xff1,2", ContentType="text/csv", Accept="application/json")
+    body = bytes(range(256)) + b"\r\n1,2"
+    answer = invoke(served, body, ContentType="text/csv", Accept="application/json")
     assert answer["ContentType"] == "application/json"
     assert answer["InvokedProductionVariant"] == "AllTraffic"
     assert answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
     seen = json.loads(answer["Body"])
-    assert seen["size"] == 5
+    assert (seen["size"], seen["digest"]) == (len(body), hashlib.sha256(body).hexdigest())
     assert seen["model"] == "forty-two"
     assert seen["headers"]["content-type"] == "text/csv"
     assert seen["headers"]["accept"] == "application/json"
@@ -79,6 +81,37 @@ def test_listed_headers_reach_the_container_and_no_others(served):
     assert not {"cookie", "authorization"} & set(seen)
 
 
+@pytest.mark.parametrize(
+    ("member", "longest", "wrong"),
+    [
+        ("ContentType", "t" * 1024, "t" * 1025),
+        ("Accept", "t" * 1024, "t" * 1025),
+        ("CustomAttributes", "a" * 1024, "a" * 1025),
+        ("InferenceId", "i" * 64, "i" * 65),
+        ("PrefixAwareId", "p" * 64, "p" * 65),
+        ("TargetVariant", "AllTraffic", "v" * 64),
+        ("TargetVariant", "AllTraffic", "-v"),
+        ("SessionId", "NEW_SESSION", "s" * 257),
+        ("SessionId", "NEW_SESSION", "a session"),
+    ],
+)
+def test_a_header_has_the_limits_of_the_api(served, member, longest, wrong):
+    """HOST-34, ERR-05."""
+    assert invoke(served, **{member: longest})["Body"]
+    error = fails(served, **{member: wrong})
+    assert error["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert error["Error"]["Code"] == "ValidationError"
+    assert f" at '{member[0].lower()}{member[1:]}' failed" in error["Error"]["Message"]
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_any_success_of_the_container_s_is_the_answer(served, status):
+    """HOST-33: and 200 to the caller."""
+    answer = invoke(served, order(status=status, body="" if status == 204 else "made"))
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+    assert answer["Body"] == (b"" if status == 204 else b"made")
+
+
 def test_the_container_may_answer_with_custom_attributes_and_a_session(served):
     """HOST-34."""
     session = "abc; Expires=2030-01-01T00:00:00Z"
@@ -101,7 +134,7 @@ def test_attributes_that_the_container_does_not_return_are_not_returned(served):
     ("status", "kind"), [(400, "client error (400)"), (500, "server error (500)")]
 )
 def test_a_container_error_is_a_model_error_in_the_services_words(served, status, kind):
-    """CHK-37, ERR-01, ERR-02, FIX-16."""
+    """CHK-37, HOST-33, ERR-01, ERR-02, FIX-16."""
     error = fails(served, order(status=status, body="bad"))
     arn = "arn:aws:logs:us-west-2:123456789012:log-group:/aws/sagemaker/Endpoints/ep"
     assert error["ResponseMetadata"]["HTTPStatusCode"] == 424
@@ -333,6 +366,7 @@ def test_traffic_is_shared_by_weight(hosting):
      ({"EnableExplanations": "`true`"}, "ExplainerConfig")],
 )
 def test_what_the_endpoint_does_not_have_is_refused_with_the_nearest(served, members, word):
+    """HOST-34."""
     error = fails(served, **members)
     assert error["Error"]["Code"] == "ValidationError"
     assert word in error["Error"]["Message"]
@@ -345,26 +379,26 @@ def test_asynchronous_calls_are_refused_by_name(served):
 
 def test_a_request_over_the_limit_is_refused_before_it_is_read(start_hosting):
     """HOST-32, TRAP-10: HTTP 413, and boto's error code is 413."""
-    served = start_hosting(payload_limit=1000)
+    served = start_hosting(payload_limit=4000)
     served.deploy()
-    assert json.loads(invoke(served, b"x" * 1000)["Body"])["size"] == 1000
-    error = fails(served, b"x" * 1001)
+    assert json.loads(invoke(served, b"x" * 4000)["Body"])["size"] == 4000
+    error = fails(served, b"x" * 4001)
     assert error["ResponseMetadata"]["HTTPStatusCode"] == 413
     assert error["Error"]["Code"] == "413"
     assert error["Error"]["Message"].startswith(
-        "HTTP content length exceeded 1000 bytes. The request has 1001 bytes."
+        "HTTP content length exceeded 4000 bytes. The request has 4001 bytes."
     )
     assert fails(served, b"x" * 3_000_000)["Error"]["Code"] == "413"
 
 
 def test_a_chunked_request_over_the_limit_is_refused_too(start_hosting):
     """HOST-32."""
-    served = start_hosting(payload_limit=1000)
+    served = start_hosting(payload_limit=4000)
     served.deploy()
     parts = urlsplit(served.url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
     try:
-        for body, status in (([b"x" * 500] * 2, 200), ([b"x" * 500] * 3, 413)):
+        for body, status in (([b"x" * 2000] * 2, 200), ([b"x" * 2000] * 3, 413)):
             connection.request("POST", "/endpoints/ep/invocations", iter(body),
                                encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
             answer = connection.getresponse()
