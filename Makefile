@@ -58,7 +58,7 @@ types: $(VENV)/dev   ## mypy, strict
 	$(PIP) --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/python -m mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p byoa
 
-clauses: $(VENV)/dev ## write docs/clauses.md: which clause of the contract is shown by what
+clauses: $(VENV)/dev ## write docs/clauses.md and docs/hosting-clauses.md: what shows which clause
 	$(BIN)/python tests/clauses.py
 
 check: lint types test   ## everything that CI checks without Docker

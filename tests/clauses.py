@@ -1,8 +1,9 @@
-"""Which clause of SageMaker's training contract is shown by what: writes docs/clauses.md.
+"""Which clause of SageMaker's contract is shown by what: writes a document for training and one for
+hosting.
 
-`make clauses`; with --check it only says whether the document is up to date. A clause is covered by
-tests that name it, by checks of `byoa check`, or because CreateTrainingJob refuses what it speaks
-of; tests/clauses.txt has the clauses, and the reasons of those that need none of it.
+`make clauses`; with --check it only says whether they are up to date. A clause is covered by tests
+that name it, by checks of `byoa check`, or because a request that speaks of it is refused; a part's
+text file has its clauses, and the reasons of those that need none of it.
 """
 
 from __future__ import annotations
@@ -18,21 +19,48 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CLAUSES = ROOT / "tests" / "clauses.txt"
-DOCUMENT = ROOT / "docs" / "clauses.md"
 SHOWN_TESTS = 3
 
-_FAMILIES = "TRAIN|TK|DIST|DRV|LOC"
+_FAMILIES = "TRAIN|TK|DIST|DRV|LOC|HOST|STRM|BIDI|SESS|MME|ITK|CHK"
 # TRAIN-05, or TRAIN-80 … TRAIN-84, or TRAIN-182/184
 _CITED = re.compile(rf"\b({_FAMILIES})-(\d+)(?:\s*…\s*(?:\1-)?(\d+)|((?:/\d+)+))?")
 _LINE = re.compile(rf"((?:{_FAMILIES})-\d+)  ([^|]+?)(?: \| (refused|none|pending):?(?: (.+))?)?")
 
-HEAD = """# Clauses of the training contract
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the contract: its clauses, its document, and the modules that refuse."""
+
+    source: Path
+    document: Path
+    head: str
+    modules: str  # a pattern of names in local/control
+
+
+TRAINING = Part(
+    ROOT / "tests" / "clauses.txt",
+    ROOT / "docs" / "clauses.md",
+    """# Clauses of the training contract
 
 What SageMaker promises a training job, clause by clause, and where byoa shows that it holds: tests
 that name the clause, checks that `byoa check` makes of any image, or the member of
 `CreateTrainingJob` that is refused, with the reason. Written by `make clauses`; do not edit.
-"""
+""",
+    r"training_\w+",
+)
+HOSTING = Part(
+    ROOT / "tests" / "hosting_clauses.txt",
+    ROOT / "docs" / "hosting-clauses.md",
+    """# Clauses of the hosting contract
+
+What SageMaker promises a serving container and those who call it, clause by clause, and where byoa
+shows that it holds: tests that name the clause, through HTTP against a spawned server; checks that
+`byoa check` makes of any image; or the member of `CreateModel` that is refused, with the reason.
+Written by `make clauses`; do not edit.
+""",
+    "models|model_data|endpoint_configs",
+)
+PARTS = (TRAINING, HOSTING)
 
 
 @dataclass(frozen=True)
@@ -77,18 +105,18 @@ class Clause:
         return self.id, self.words, "<br>".join(ways) or "test: pending"
 
 
-def clauses() -> list[Clause]:
-    """All of tests/clauses.txt, joined with what covers them."""
+def clauses(part: Part = TRAINING) -> list[Clause]:
+    """All of a part's text file, joined with what covers them."""
     found, section = [], ""
-    for number, line in enumerate(CLAUSES.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(part.source.read_text(encoding="utf-8").splitlines(), start=1):
         if line.startswith("== "):
             section = line[3:]
         elif line and not line.startswith("#"):
             match = _LINE.fullmatch(line)
             if match is None:
-                raise SystemExit(f"{CLAUSES.name}:{number}: not a clause: {line}")
+                raise SystemExit(f"{part.source.name}:{number}: not a clause: {line}")
             found.append(Clause(match[1], match[2], section, match[3], match[4] or ""))
-    tests, checks, refusals = _tests(), _checks(), _refusals()
+    tests, checks, refusals = _tests(), _checks(), _refusals(part)
     for clause in found:
         clause.tests, clause.checks = tests.get(clause.id, []), checks.get(clause.id, [])
         if clause.kind == "refused" and clause.detail in refusals:
@@ -105,8 +133,8 @@ def cited(text: str) -> Iterator[str]:
         yield from (f"{family}-{each}" for each in more.split("/") if each)
 
 
-def markdown(found: list[Clause]) -> str:
-    lines, section = [HEAD], ""
+def markdown(part: Part, found: list[Clause]) -> str:
+    lines, section = [part.head], ""
     for clause in found:
         if clause.section != section:
             section = clause.section
@@ -145,10 +173,12 @@ def _checks() -> dict[str, list[str]]:
     return found
 
 
-def _refusals() -> dict[str, str]:
-    """Members of CreateTrainingJob that are refused, with what to do instead."""
+def _refusals(part: Part) -> dict[str, str]:
+    """Members of a part's requests that are refused, with what to do instead."""
     found: dict[str, str] = {}
-    for path in sorted((ROOT / "local" / "control").glob("training_*.py")):
+    for path in sorted((ROOT / "local" / "control").glob("*.py")):
+        if not re.fullmatch(part.modules, path.stem):
+            continue
         module = importlib.import_module(f"byoa.local.control.{path.stem}")
         for name, value in vars(module).items():
             if name.endswith("_REFUSALS") and isinstance(value, dict):
@@ -158,28 +188,39 @@ def _refusals() -> dict[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
     arguments = parser.parse_args()
-    found = clauses()
-    text = markdown(found)
-    missing = [each.id for each in found if not each.is_covered and each.kind != "pending"]
-    if missing:
-        print(f"nothing shows {', '.join(missing)}: write a test that names it", file=sys.stderr)
-    if arguments.check:
-        current = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else ""
-        if current != text:
-            print(f"{DOCUMENT.relative_to(ROOT)} is stale: run `make clauses`", file=sys.stderr)
-        return int(bool(missing) or current != text)
-    DOCUMENT.parent.mkdir(exist_ok=True)
-    DOCUMENT.write_text(text, encoding="utf-8")
+    return max(_check(part) if arguments.check else _write(part) for part in PARTS)
+
+
+def _check(part: Part) -> int:
+    found = clauses(part)
+    current = part.document.read_text(encoding="utf-8") if part.document.exists() else ""
+    stale = current != markdown(part, found)
+    if stale:
+        print(f"{part.document.relative_to(ROOT)} is stale: run `make clauses`", file=sys.stderr)
+    return int(_tell_missing(found) or stale)
+
+
+def _write(part: Part) -> int:
+    found = clauses(part)
+    part.document.parent.mkdir(exist_ok=True)
+    part.document.write_text(markdown(part, found), encoding="utf-8")
     pending = [each.id for each in found if not each.is_covered and each.kind == "pending"]
     arrived = [each.id for each in found if each.is_covered and each.kind == "pending"]
-    print(f"{DOCUMENT.relative_to(ROOT)}: {len(found)} clauses")
+    print(f"{part.document.relative_to(ROOT)}: {len(found)} clauses")
     if pending:
         print(f"pending: {', '.join(pending)}")
     if arrived:
-        print(f"no longer pending, though {CLAUSES.name} says so: {', '.join(arrived)}")
-    return int(bool(missing))
+        print(f"no longer pending, though {part.source.name} says so: {', '.join(arrived)}")
+    return int(_tell_missing(found))
+
+
+def _tell_missing(found: list[Clause]) -> bool:
+    missing = [each.id for each in found if not each.is_covered and each.kind != "pending"]
+    if missing:
+        print(f"nothing shows {', '.join(missing)}: write a test that names it", file=sys.stderr)
+    return bool(missing)
 
 
 if __name__ == "__main__":

@@ -481,7 +481,7 @@ def test_importing_the_entrypoint_starts_nothing(tmp_path):
 
 
 def test_a_model_file_of_its_owner_s_alone_is_shared(tree):
-    """TRAIN-08, HOST-40: the server's workers, who read it, are another user."""
+    """TRAIN-08: the server's workers, who read it, are another user."""
     tree.hyperparameters({"then": "save_privately"})
     code, output = tree.run(**SUMMING)
     assert code == 0, output

@@ -115,7 +115,7 @@ def test_signals_exits_and_memory_are_told_apart(trial: Trial) -> None:
 
 
 def test_processes_and_listeners_are_those_inside(trial: Trial) -> None:
-    """HOST-10: the address on which a server listens tells why nobody reaches it."""
+    """TRAP-06: the address on which a server listens tells why nobody reaches it."""
     box = trial.box(
         ("-c", "import socket, time\ns = socket.create_server(('127.0.0.1', 8080))\n"
          "print('ready', flush=True)\ntime.sleep(60)"),

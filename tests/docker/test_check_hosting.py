@@ -108,7 +108,7 @@ def test_a_server_that_waits_for_a_model_is_not_waited_for(
     build_image: Callable[..., str], good_image: str, tmp_path: Path,
     check_image: Callable[..., list[Result]],
 ):
-    # HOST-22 gives a model eight minutes to load; where there is none they would be wasted.
+    # The platform gives a model eight minutes to load; where there is none they would be wasted.
     tmp_path.joinpath("Dockerfile").write_text("ARG GOOD\nFROM ${GOOD}\nCOPY fault.py .\n")
     tmp_path.joinpath("fault.py").write_text("import serve\nserve.load = lambda folder: None\n")
     image = build_image(tmp_path, GOOD=good_image)

@@ -87,7 +87,7 @@ def test_an_image_over_its_budget_shows_its_ten_largest_directories(
 
 
 def test_the_entrypoint_is_an_argv_that_takes_train_or_serve(config: dict[str, Any]) -> None:
-    """TRAIN-01, CHK-15."""
+    """TRAIN-01, HOST-02, CHK-15: exec form, and no init before it."""
     assert config["Entrypoint"] == ["python", "-m", "byoa.container"]
     assert not config["Cmd"]
 
@@ -105,7 +105,7 @@ def test_the_labels_say_what_the_image_can_do(config: dict[str, Any]) -> None:
 def test_it_starts_as_root_in_the_authors_directory_without_buffers(
     config: dict[str, Any], python: Callable[[str, str], Any], image: str
 ) -> None:
-    """The platform starts a container as root; byoa's number is there for the workers."""
+    """HOST-02: the platform starts a container as root; byoa's number is there for the workers."""
     assert config["User"] in ("", "root", "0")
     assert config["WorkingDir"] == "/opt/program"
     environment = dict(each.split("=", 1) for each in config["Env"])

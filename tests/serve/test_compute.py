@@ -310,7 +310,7 @@ def test_a_moments_requests_are_one_call_on_the_callers_thread_within_its_time(c
 
 
 def test_a_stream_that_is_open_is_read_to_its_end_after_a_stop():
-    """MME-05: a model is unloaded while its answer is being sent."""
+    """One of many models is unloaded while its answer is being sent."""
     compute = Compute(limit=4)
     compute.start()
     stream = Stream(iter([b"one", b"two", b"three"]), compute, 60.0, lambda error: None)

@@ -106,12 +106,13 @@ def test_header_names_are_case_insensitive(server):
 
 
 def test_the_platforms_headers_are_tolerated(server):
-    """HOST-34."""
+    """HOST-13, HOST-34: and those that it may add."""
     reply = server.invoke(
         X_Amzn_SageMaker_Custom_Attributes="trace=ü".encode().decode("latin-1"),
-        X_Amzn_SageMaker_Target_Variant="AllTraffic",
+        X_Amzn_SageMaker_Target_Variant="AllTraffic", X_Amzn_RequestId="1-2-3",
+        X_Forwarded_For="169.254.255.130", User_Agent="AHC/2.0", X_Never_Heard_Of="it",
     )
-    assert reply.status == 200
+    assert (reply.status, reply.json) == (200, {"predictions": [30]})
 
 
 def test_a_chunked_body_is_read_whole(server):
@@ -174,7 +175,7 @@ def test_a_content_type_that_says_nothing_is_answered_415(server, content_type):
 
 
 def test_an_accept_that_cannot_be_met_is_answered_406_with_samples(server):
-    """CHK-06, ITK-04."""
+    """CHK-06, ITK-04, ITK-05."""
     reply = server.invoke(accept="image/png")
     assert reply.status == 406
     assert "image/png" in reply.json["message"]
@@ -206,6 +207,7 @@ def test_a_value_that_is_not_finite_is_answered_400_with_record_and_column(serve
 
 @pytest.mark.parametrize("body", [None, ""])
 def test_an_empty_body_is_answered_400(server, body):
+    """CHK-06, ITK-05: XGBoost's container answers it with 204, which tells its caller less."""
     reply = server.invoke(body)
     assert (reply.status, reply.json["code"]) == (400, "BODY_EMPTY")
     assert "text/csv" in reply.json["remedy"]
@@ -292,7 +294,7 @@ def test_a_body_of_the_limit_is_taken(server):
     ],
 )
 def test_what_is_not_a_route_is_refused_naming_the_routes(server, method, path, status):
-    """HOST-14."""
+    """HOST-14, HOST-26."""
     reply = server.call(method, path)
     assert reply.status == status
     assert "POST /invocations" in reply.json["expected"]

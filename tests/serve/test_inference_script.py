@@ -153,15 +153,18 @@ def test_a_script_may_answer_with_a_byoa_model(servers):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_torch_script_file_needs_no_functions_but_one(servers):
+    """ITK-01: pre_model_fn comes before the model is loaded."""
     import torch
 
     def prepare(model):
         lay("def pre_model_fn(model_dir):\n    print('before', model_dir)\n")(model)
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 1)), str(model / "model.pt"))
 
-    answer = servers(prepare=prepare).invoke("1,2\n")
+    server = servers(prepare=prepare)
+    answer = server.invoke("1,2\n")
     assert answer.status == 200, answer.body
     assert np.asarray(answer.json).shape == (1, 1)
+    assert f"before {server.base / 'ml' / 'model'}" in server.log
 
 
 def test_what_yields_is_streamed(servers, door):

@@ -274,6 +274,19 @@ def test_a_default_accept_that_cannot_be_written_ends_the_server_at_once(servers
     assert "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT='image/png'" in server.log
 
 
+def test_the_toolkit_s_variables_are_the_server_s_settings(servers, door):
+    """ITK-03: workers, seconds of an invocation, megabytes of a body; ports that it needs not."""
+    server = servers(
+        door, BYOA_WORKERS="", SAGEMAKER_MODEL_SERVER_WORKERS="2",
+        SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS="1", SAGEMAKER_MAX_PAYLOAD_IN_MB="2",
+        SAGEMAKER_SAFE_PORT_RANGE="20000-20010", SAGEMAKER_MULTI_MODEL="false",
+    )
+    assert len(server.workers()) == 2
+    assert server.invoke("1,2,3,4\n" * 200_000, accept="text/csv").status == 200
+    assert server.invoke("1,2,3,4\n" * 300_000).status == 413
+    assert server.invoke("901,0,0,0\n").status == 504
+
+
 def test_a_default_accept_is_used(servers):
     """ITK-03, ITK-04."""
     server = servers(SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT="text/csv")

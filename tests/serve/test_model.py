@@ -62,7 +62,6 @@ def test_a_wrapper_directory_is_recognised_even_where_the_algorithm_is_given(
 
 
 def test_an_algorithm_without_artifacts_needs_no_manifest(tmp_path, scripted):
-    """HOST-41: no ModelDataUrl."""
     np.save(tmp_path / "weights.npy", np.ones(3))
     loaded = load(tmp_path, algorithm=scripted)
     assert (loaded.features, loaded.sample) == (None, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,28 @@ def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         session.put("key", object())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_variable_a_session_is_an_ordinary_request(servers, door):
+    """SESS-03: SAGEMAKER_ENABLE_STATEFUL_SESSIONS is false."""
+    def prepare(model):
+        (model / "byoa.json").unlink()
+        (model / "code").mkdir()
+        (model / "code" / "inference.py").write_text(COUNTING)
+
+    server = servers(door, prepare=prepare)
+    answer = server.invoke("1", X_Amzn_SageMaker_Session_Id="NEW_SESSION")
+    assert (answer.status, answer.json) == (200, "none")
+    assert "x-amzn-sagemaker-new-session-id" not in answer.headers
+
+
+def test_a_session_lives_for_twenty_minutes(counting):
+    """SESS-03: SAGEMAKER_SESSIONS_EXPIRATION is 1200 s."""
+    before = time.time()
+    answer = counting().invoke("1", X_Amzn_SageMaker_Session_Id="NEW_SESSION")
+    told = answer.headers["x-amzn-sagemaker-new-session-id"].partition("; Expires=")[2]
+    until = datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()
+    assert before - 1 <= until - 1200 <= time.time()
 
 
 def test_sessions_are_for_scripts(servers):

@@ -104,7 +104,7 @@ def machine(**changes):
 
 
 def test_there_is_one_worker_a_usable_cpu():
-    """Pains 7 and 8."""
+    """ITK-03, pains 7 and 8."""
     assert make_plan(read({}), machine(), {}).workers == 4
     assert make_plan(read({}), machine(cpus=0.5), {}).workers == 1
     assert make_plan(read({"BYOA_WORKERS": "2"}), machine(), {}).workers == 2

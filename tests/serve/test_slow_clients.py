@@ -124,7 +124,7 @@ def test_a_chunked_body_that_never_ends_is_cut_off_in_bounded_memory(impatient):
 
 
 def test_thousands_of_idle_connections_hold_up_nobody_and_are_closed(servers, door):
-    """HOST-11, CHK-09: those who connect and say nothing, and those who said something once."""
+    """HOST-11: those who connect and say nothing, and those who said something once."""
     server = servers(door, BYOA_KEEPALIVE="10", BYOA_QUEUE_LIMIT="4")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     idle: list[socket.socket] = []

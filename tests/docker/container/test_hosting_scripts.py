@@ -53,7 +53,7 @@ def wheel(path):
 
 
 def test_a_script_and_its_wheels_are_served_in_every_way(start, tree, torch_free_image, way):
-    """ITK-01, ITK-02, CHK-12, HOST-40: the model is read-only, and no network is needed."""
+    """ITK-01, ITK-02, STRM-01, HOST-40: the model is read-only, and no network is needed."""
     code = lay(tree, SCRIPT)
     (code / "requirements.txt").write_text("greeting\n")
     (code / "wheelhouse").mkdir()

@@ -150,7 +150,7 @@ def test_the_check_behind_a_skip_is_the_first_that_did_not_pass() -> None:
 
 
 def test_the_catalogue_is_whole_and_its_needs_come_first() -> None:
-    """At least forty checks, which cover CHK-01 … CHK-18 of the contract."""
+    """At least forty checks, which cover the contract's checklist of a container."""
     checks = all_checks()
     ids = [each.id for each in checks]
     assert len(ids) == len(set(ids)) >= 45

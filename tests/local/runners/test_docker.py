@@ -34,8 +34,8 @@ def entry_images(build_image: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     for name, lines in {
         "with-entrypoint": 'ENTRYPOINT ["echo", "own"]\nCMD ["default"]\nENV FROM_IMAGE=yes\n'
         'HEALTHCHECK CMD ["false"]\nVOLUME /opt/ml/model\nWORKDIR /srv\n',
-        "without-entrypoint": 'RUN printf \'#!/bin/sh\\necho "train $*"\\n\' > /usr/bin/train'
-        " && chmod 755 /usr/bin/train\n",
+        "without-entrypoint": 'RUN printf \'#!/bin/sh\\necho "${0##*/} $*"\\n\' > /usr/bin/train'
+        " && chmod 755 /usr/bin/train && cp /usr/bin/train /usr/bin/serve\n",
     }.items():
         folder = tmp_path_factory.mktemp("images") / name
         folder.mkdir()
@@ -52,6 +52,8 @@ def entry_images(build_image: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         ("with-entrypoint", ("echo", "other"), (), "other\n"),
         ("with-entrypoint", ("echo", "other"), ("x",), "other x\n"),
         ("without-entrypoint", None, ("train",), "train \n"),
+        ("with-entrypoint", None, ("serve",), "own serve\n"),
+        ("without-entrypoint", None, ("serve",), "serve \n"),
     ],
 )
 def test_entrypoint_and_command_are_the_service_s(

@@ -42,6 +42,7 @@ def test_a_variant_of_weight_zero_is_found_by_its_name():
 
 
 def test_the_least_busy_instance_is_taken():
+    """HOST-49: LEAST_OUTSTANDING_REQUESTS."""
     chosen = VariantRoute("v", 1.0, [ready("x"), ready("y"), ready("z")], LEAST_OUTSTANDING)
     taken = [chosen.enter() for _ in range(3)]
     assert {backend.id for backend in taken} == {"x", "y", "z"}
@@ -51,6 +52,7 @@ def test_the_least_busy_instance_is_taken():
 
 @pytest.mark.parametrize("strategy", ["RANDOM", LEAST_OUTSTANDING])
 def test_idle_instances_share_the_traffic(strategy):
+    """HOST-49: of either strategy."""
     chosen = VariantRoute("v", 1.0, [ready("x"), ready("y")], strategy)
     counted = Counter()
     for _ in range(400):
