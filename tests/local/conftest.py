@@ -235,6 +235,7 @@ def _load_harness() -> Any:
 
 _harness = _load_harness()
 model_server_image = _harness.model_server_image
+streaming_server_image = _harness.streaming_server_image
 hosted_image = _harness.hosted_image
 hosting = _harness.hosting
 start_hosting = _harness.start_hosting

@@ -49,11 +49,13 @@ STREAMING_IMAGE = "streaming:latest"
 STREAMING_SERVER = Path(__file__).with_name("streaming_server.py")
 MANY_IMAGE = "many:latest"
 MANY_SERVER = Path(__file__).with_name("many_models_server.py")
+# By the name of the image that it is as a process.
+PROGRAMS = {IMAGE: SERVER, STREAMING_IMAGE: STREAMING_SERVER, MANY_IMAGE: MANY_SERVER}
 DOCKERFILE = """
 ARG BASE_IMAGE
 FROM $BASE_IMAGE
-COPY model_server.py /
-ENTRYPOINT ["python3", "-S", "/model_server.py"]
+COPY {program} /
+ENTRYPOINT ["python3", "-S", "/{program}"]
 """
 
 
@@ -62,9 +64,8 @@ class StubImages(Images):
     streams, `many:latest` the one of many models."""
 
     def resolve(self, reference: str) -> Image:
-        programs = {IMAGE: SERVER, STREAMING_IMAGE: STREAMING_SERVER, MANY_IMAGE: MANY_SERVER}
-        if reference in programs:
-            return Image(reference, (sys.executable, "-S", str(programs[reference])))
+        if reference in PROGRAMS:
+            return Image(reference, (sys.executable, "-S", str(PROGRAMS[reference])))
         return super().resolve(reference)
 
 
@@ -177,7 +178,7 @@ class Hosting(Clients):
         self.buckets.create(BUCKET)
         self.aws = AwsServices(CALLER.account)
         self.runner = (
-            ProcessRunner(StubImages(self.state), home) if image == IMAGE
+            ProcessRunner(StubImages(self.state), home) if image in PROGRAMS
             else DockerRunner(home, labels={"byoa.test": "hosting"})
         )
         self.router = Router()
@@ -228,13 +229,22 @@ class Hosting(Clients):
         self.buckets.close()
 
 
+def _build(build_image, folder: Path, program: Path) -> str:
+    folder.mkdir()
+    folder.joinpath("Dockerfile").write_text(DOCKERFILE.format(program=program.name))
+    shutil.copy(program, folder)
+    return build_image(folder)
+
+
 @pytest.fixture(scope="session")
 def model_server_image(build_image, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("image") / "model-server"
-    folder.mkdir()
-    folder.joinpath("Dockerfile").write_text(DOCKERFILE)
-    shutil.copy(SERVER, folder)
-    return build_image(folder)
+    return _build(build_image, tmp_path_factory.mktemp("image") / "model-server", SERVER)
+
+
+@pytest.fixture(scope="session")
+def streaming_server_image(build_image, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("image") / "streaming-server"
+    return _build(build_image, folder, STREAMING_SERVER)
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 A body is a JSON object. `parts` are sent one by one; where `gate` names a directory the server
 waits for a file `<n>` in it before it sends part n, and leaves a file `left` there when its client
-is gone. `framing` is chunked, length or close; `end` says how it ends. It opens, keeps and closes
-sessions.
+is gone; another call makes the files that `open` names, and is told all there are. `framing` is
+chunked, length or close; `end` says how it ends. It opens, keeps and closes sessions.
 """
 
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -48,6 +49,11 @@ class Handler(BaseHTTPRequestHandler):
             self.in_session(order)
         elif "exit" in order:
             os._exit(order["exit"])
+        elif "open" in order:
+            self.gate.mkdir(exist_ok=True)
+            for name in order["open"]:
+                self.gate.joinpath(name).touch()
+            self.answer(json.dumps(sorted(path.name for path in self.gate.iterdir())).encode())
         elif "status" in order:
             self.answer(order["body"].encode(), order["status"])
         elif "parts" in order or "bytes" in order:
@@ -131,6 +137,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main():
     assert sys.argv[1:] == ["serve"], sys.argv
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # a first process has no default
     ThreadingHTTPServer.daemon_threads = True
     ThreadingHTTPServer(("0.0.0.0", PORT), Handler).serve_forever(poll_interval=0.05)
 
