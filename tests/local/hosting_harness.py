@@ -197,15 +197,14 @@ class Hosting(Clients):
             **self.endpoints.operations,
         }
         control = ControlPlane(operations, state=self.state, aws=self.aws, describe_hold=0.0)
-        self.server = HttpServer(
-            Dispatcher(
-                self.settings,
-                control=control,
-                runtime=Invocations(self.router, self.endpoints, self.metrics, self.settings),
-                s3=lambda request: Response(status=404),
-                aws=self.aws,
-            )
+        self.dispatcher = Dispatcher(
+            self.settings,
+            control=control,
+            runtime=Invocations(self.router, self.endpoints, self.metrics, self.settings),
+            s3=lambda request: Response(status=404),
+            aws=self.aws,
         )
+        self.server = HttpServer(self.dispatcher)
         url = f"http://127.0.0.1:{self.server.port}"
         super().__init__(url, image)
         self.endpoints.start()
