@@ -19,6 +19,7 @@ MODULES = (
     "hosting_checks",
     "hosting_answer_checks",
     "hosting_request_checks",
+    "hosting_session_checks",
     "hosting_load_checks",
     "hosting_place_checks",
     "hosting_end_checks",  # they leave no server behind

@@ -27,6 +27,18 @@ class BadSession(Exception):
     """What the container says of its new session cannot be understood."""
 
 
+def parse(value: str) -> tuple[str, float]:
+    """The id in `<id>; Expires=<UTC>` and the epoch second of its end; raises BadSession."""
+    match = _OPENED.fullmatch(value)
+    if match is None or len(value) > _LIMIT_CHARACTERS:
+        raise BadSession(value)
+    try:
+        moment = datetime.strptime(match[2], "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        raise BadSession(value) from None
+    return match[1], moment.replace(tzinfo=timezone.utc).timestamp()
+
+
 @dataclass(frozen=True)
 class Session:
     """A session, and the start of the container that keeps it: the next one knows nothing of it."""
@@ -45,19 +57,12 @@ class Sessions:
 
     def opened(self, value: str, backend: Backend) -> None:
         """Remember the session that `backend` tells of in its answer; raises BadSession."""
-        match = _OPENED.fullmatch(value)
-        if match is None or len(value) > _LIMIT_CHARACTERS:
-            raise BadSession(value)
-        try:
-            moment = datetime.strptime(match[2], "%Y-%m-%dT%H:%M:%SZ")
-        except ValueError:
-            raise BadSession(value) from None
+        opened, expires = parse(value)
         now = time.time()
         with self._lock:
             for name in [name for name, each in self._sessions.items() if each.expires <= now]:
                 del self._sessions[name]
-            expires = moment.replace(tzinfo=timezone.utc).timestamp()
-            self._sessions[match[1]] = Session(backend, backend.starts, expires)
+            self._sessions[opened] = Session(backend, backend.starts, expires)
 
     def closed(self, name: str) -> None:
         """Forget a session."""

@@ -44,6 +44,7 @@ FAULTS = {
     "answers-are-whole": ["not HTTP"],
     "connections-end-as-announced": ["the server ends it"],
     "stream-begins-before-it-ends": ["first byte came after"],
+    "sessions-open-and-close": ["New-Session-Id: ", "must be <id>; Expires="],
     "idle-connections-do-not-block": ["while 1 connections were open and idle"],
     "ping-beside-a-running-request": ["not answered"],
     "hundred-requests-at-once": ["× 500"],
@@ -102,6 +103,20 @@ def test_a_fault_that_a_status_does_not_show_is_the_one_failure(
     assert set(failures) == {id}, failures
     assert words in failures[id].verdict.cause
     assert id != "serve-listens-on-8080" or "0.0.0.0:8080" in failures[id].cure
+
+
+@pytest.mark.parametrize(("fault", "words"), [
+    ("expired.py", "has expired: "), ("lost.py", "424 'there is no session"),
+    ("unclosed.py", "Closed-Session-Id: all"),
+])
+def test_each_step_of_a_session_is_looked_at(
+    fault: str, words: str, build_image: Callable[..., str], good_image: str,
+    check_image: Callable[..., list[Result]],
+):
+    id = "sessions-open-and-close"
+    image = build_image(BROKEN / id, GOOD=good_image, FAULT=fault)
+    verdict = check_image(image, only=(id,))[-1].verdict
+    assert (verdict.outcome, words in verdict.cause) == ("fail", True), verdict
 
 
 def test_a_server_that_waits_for_a_model_is_not_waited_for(
@@ -204,6 +219,23 @@ def test_an_image_without_a_program_for_serve_is_told_apart(
     result = check_image(image, only=("serve-starts",))[-1]
     assert "exit code 127" in result.verdict.cause, result.verdict
     assert "ENTRYPOINT" in result.cure
+
+
+def test_sessions_of_an_inference_script_pass_where_they_are_on(
+    torch_free_image: str, tmp_path: Path, check_image: Callable[..., list[Result]]
+):
+    # SESS-01, SESS-02, of byoa's own image; and where they are off there is nothing to check.
+    code = tmp_path / "model" / "code"
+    code.mkdir(parents=True)
+    code.joinpath("inference.py").write_text(
+        "def model_fn(model_dir):\n    return None\n\n\n"
+        "def predict_fn(data, model, context):\n    return context.session is None\n"
+    )
+    samples = Samples(model=tmp_path / "model", request=b"1,2\n", content_type="text/csv")
+    on = replace(samples, environment={"SAGEMAKER_ENABLE_STATEFUL_SESSIONS": "true"})
+    for given, outcome in ((on, "pass"), (samples, "skip")):
+        result = check_image(torch_free_image, samples=given, only=("sessions-open-and-close",))[-1]
+        assert result.verdict.outcome == outcome, result.verdict
 
 
 def test_an_image_that_serves_several_models_passes(

@@ -11,12 +11,16 @@ import signal
 import socketserver
 import sys
 import threading
+import time
+import uuid
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 ML = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
 DRAIN_SECONDS = 20.0
 JSON, CSV = "application/json", "text/csv"
+SESSION = "X-Amzn-SageMaker-Session-Id"
+OPENED, CLOSED = "X-Amzn-SageMaker-New-Session-Id", "X-Amzn-SageMaker-Closed-Session-Id"
 loaded = None
 running = 0
 changed = threading.Condition()
@@ -98,6 +102,44 @@ def invoke(headers, body):
     return 200, encode(accept, predict(loaded, decode(content_type, body))), accept
 
 
+# --- sessions ----------------------------------------------------------------------------
+
+sessions = set()
+
+
+def opened(session):
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1200))
+    return f"{session}; Expires={until}"
+
+
+def closed(session):
+    return session
+
+
+def in_session(headers, body):
+    """The header of an answer that opens or closes a session; None for any other request."""
+    name = headers.get(SESSION)
+    if name == "NEW_SESSION":
+        sessions.add(session := str(uuid.uuid4()))
+        return OPENED, opened(session)
+    if name is None:
+        return None
+    if name not in sessions:
+        raise Refused(424, f"there is no session {name}")
+    if b'"CLOSE"' not in body:
+        return None
+    sessions.remove(name)
+    return CLOSED, closed(name)
+
+
+def invoke_or_session(handler, body):
+    header = in_session(handler.headers, body)
+    if header is None:
+        return invoke(handler.headers, body)
+    handler.more = (header,)
+    return 200, b"{}", JSON
+
+
 def execution_parameters():
     answer = {"MaxConcurrentTransforms": 4, "BatchStrategy": "MULTI_RECORD", "MaxPayloadInMB": 6}
     return 200, json.dumps(answer).encode(), JSON
@@ -114,6 +156,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 75
     wbufsize = -1  # an answer leaves in one piece
+    more = ()  # headers of the answer
 
     def log_message(self, text, *values):
         pass
@@ -155,6 +198,12 @@ class Handler(BaseHTTPRequestHandler):
         found = ROUTES.get((method, self.path))
         return found(self, body) if found else (404, b"there is nothing here", "text/plain")
 
+    def end_headers(self):
+        for name, value in self.more:
+            self.send_header(name, value)
+        self.more = ()
+        super().end_headers()
+
     def write(self, status, body, content_type):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
@@ -169,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
 # Looked up at the time of the request, so that a fault's functions are found.
 ROUTES = {
     ("GET", "/ping"): lambda handler, body: ping(),
-    ("POST", "/invocations"): lambda handler, body: invoke(handler.headers, body),
+    ("POST", "/invocations"): invoke_or_session,
     ("GET", "/execution-parameters"): lambda handler, body: execution_parameters(),
 }
 

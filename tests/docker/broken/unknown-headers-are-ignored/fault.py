@@ -4,7 +4,7 @@ import serve
 
 invoke = serve.invoke
 KNOWN = {"host", "connection", "content-type", "content-length", "accept", "transfer-encoding",
-         "expect", "user-agent"}
+         "expect", "user-agent", serve.SESSION.lower()}
 
 
 def invoke_strictly(headers, body):
