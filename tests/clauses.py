@@ -54,9 +54,9 @@ HOSTING = Part(
     """# Clauses of the hosting contract
 
 What SageMaker promises a serving container and those who call it, clause by clause, and where byoa
-shows that it holds: tests that name the clause, through HTTP against a spawned server; checks that
-`byoa check` makes of any image; or the member of `CreateModel` that is refused, with the reason.
-Written by `make clauses`; do not edit.
+shows that it holds: tests that name the clause, most through HTTP against a spawned server; checks
+that `byoa check` makes of any image; or the member of `CreateModel` that is refused, with the
+reason. Written by `make clauses`; do not edit.
 """,
     "models|model_data|endpoint_configs",
 )
