@@ -347,7 +347,7 @@ def test_the_target_variant_is_honoured_and_an_unknown_one_refused(hosting):
 
 
 def test_traffic_is_shared_by_weight(hosting):
-    """CHK-38: within three standard deviations."""
+    """CHK-38, with five standard deviations: chance alone goes beyond three once in 370 runs."""
     for name in ("a", "b"):
         hosting.create_model(name)
     hosting.create_config("ab", A=("a", {"InitialVariantWeight": 3.0}),
@@ -355,7 +355,7 @@ def test_traffic_is_shared_by_weight(hosting):
     hosting.sm.create_endpoint(EndpointName="ep", EndpointConfigName="ab")
     assert hosting.settled()["EndpointStatus"] == "InService"
     counted = Counter(invoke(hosting)["InvokedProductionVariant"] for _ in range(200))
-    assert abs(counted["B"] - 50) < 3 * math.sqrt(200 * 0.25 * 0.75)
+    assert abs(counted["B"] - 50) < 5 * math.sqrt(200 * 0.25 * 0.75)
 
 
 @pytest.mark.parametrize(
