@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 class Algorithm(ABC):
     """One algorithm. Its hyperparameters are declared in a nested class named `Hyperparameters`
-    that derives from `Algorithm.Hyperparameters`; without one it has none."""
+    that derives from `Algorithm.Hyperparameters`; without one it has none.
+
+    A fourth method is its author's choice, for streams in both directions:
+
+        def converse(self, model: Any, messages: Messages) -> Iterator[str | bytes]
+
+    is called once for each client that opens one. What it yields is sent as it comes, text or
+    bytes; when it returns, the stream ends. It runs on a thread of its own, in turn with `predict`.
+    """
 
     # An alias, not a variable: only so may a nested class name it as its base (mypy, pyright).
     Hyperparameters: TypeAlias = _declared.Hyperparameters

@@ -65,6 +65,8 @@ from byoa.container.errors import FAILURE_LIMIT_CHARACTERS
 __all__ = [
     "ALGORITHM_VARIABLE",
     "BASE_DIR_VARIABLE",
+    "BIDIRECTIONAL_PATH",
+    "BIDIRECTIONAL_SECONDS",
     "BIND_VARIABLE",
     "CHECKPOINT_FILE",
     "CHECKPOINT_IGNORED_SUFFIXES",
@@ -171,6 +173,9 @@ BIND_VARIABLE = "BYOA_BIND_ADDRESS"  # byoa's own: the address of that port
 MULTI_MODEL_VARIABLES = ("SAGEMAKER_MULTI_MODEL", "SAGEMAKER_MULTI_MODE")
 PING_PATH = "/ping"
 INVOCATIONS_PATH = "/invocations"
+# A WebSocket (BIDI-01); it lasts half an hour at most (BIDI-06).
+BIDIRECTIONAL_PATH = "/invocations-bidirectional-stream"
+BIDIRECTIONAL_SECONDS = 1800.0
 EXECUTION_PARAMETERS_PATH = "/execution-parameters"
 MODELS_PATH = "/models"  # of a multi-model server (MME-03)
 METRICS_PATH = "/metrics"  # in Prometheus's text format, where it is scraped (CWM-05)

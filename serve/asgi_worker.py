@@ -9,7 +9,7 @@ client has been told that it stays open, and is sending: uvicorn's worker loses 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
@@ -17,6 +17,10 @@ from gunicorn.workers import gasgi
 from byoa.serve.backlog import close_and_serve
 from byoa.serve.refusal import head_too_large, refusal, too_slow
 from byoa.serve.visit import KEY, TIMED_OUT
+
+if TYPE_CHECKING:
+    from byoa.serve.opening import Opening
+    from byoa.serve.websocket import WebSocket
 
 
 class AsgiWorker(gasgi.ASGIWorker):  # type: ignore[misc]
@@ -35,6 +39,8 @@ class AsgiWorker(gasgi.ASGIWorker):  # type: ignore[misc]
         await close_and_serve(
             self.servers, [each.sock for each in self.sockets], lambda: Protocol(self)
         )
+        for connection in list(self.connections):
+            connection.shutdown()
         await super()._shutdown()
 
     def notify(self) -> None:
@@ -57,6 +63,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._ending = False
         self._unsent = 0  # bytes that wait for a client to read
         self._unsent_since = 0.0
+        self._opening: Opening | None = None
+        self._socket: WebSocket | None = None  # what the connection has become
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -75,8 +83,15 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._received += len(data)
         super().data_received(data)
 
+    def shutdown(self) -> None:
+        if self._socket is not None:
+            self._socket.shutdown()
+
     def sweep(self, now: float) -> None:
         """End the connection where its client has been too slow."""
+        if self._socket is not None:
+            self._socket.sweep(now)
+            return
         unsent = self.transport.get_write_buffer_size()
         if not unsent or unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now
@@ -111,6 +126,24 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
         self._since = None
         self._received = 0
         super()._on_message_complete()
+
+    def _is_websocket_upgrade(self, request: Any) -> bool:
+        if not super()._is_websocket_upgrade(request):
+            return False
+        self._opening = self.worker.app.openings.find(request.path, request.query, request.headers)
+        return self._opening is not None
+
+    async def _handle_websocket(self, request: Any, sockname: Any, peername: Any) -> None:
+        ended = self.worker.loop.create_future()
+
+        def lost(error: Exception | None) -> None:
+            self.connection_lost(error)
+            if not ended.done():
+                ended.set_result(None)
+
+        self._callback_parser = None
+        self._socket = self.worker.app.openings.open(self.transport, self._opening, lost)
+        await ended
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> Any:
         self._scope = super()._build_http_scope(request, sockname, peername)

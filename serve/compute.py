@@ -55,6 +55,14 @@ class ServerBusy(ByoaError):
         )
 
 
+def streams_full() -> ServerBusy:
+    return ServerBusy(
+        "STREAMS_FULL", "as many streams as the limit are open already",
+        expected="at most BYOA_QUEUE_LIMIT streams in a worker",
+        remedy="try again, or add instances",
+    )
+
+
 class _Item(NamedTuple):
     work: Work | Callable[[], Any]
     future: Future[Any]
@@ -155,6 +163,10 @@ class Compute:
                 return False
             self._streams += 1
             return True
+
+    @property
+    def is_full_of_streams(self) -> bool:
+        return self._streams >= self._limit
 
     def close_stream(self) -> None:
         with self._counting:

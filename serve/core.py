@@ -28,7 +28,7 @@ from byoa.container.errors import ByoaError, DataError
 from byoa.container.formats import registry
 from byoa.container.formats.base import Format
 from byoa.container.media_types import MediaType, parse_media_type
-from byoa.serve import records
+from byoa.serve import opening, records
 from byoa.serve.batching import Work
 from byoa.serve.calls import Call
 from byoa.serve.compute import Compute
@@ -99,6 +99,8 @@ class Responder(Failures, ABC):
     def answer(self, request: Request) -> Answer:
         """The answer to any request; waits for the model where it must."""
         if self.routes.get(request.path) != request.method:
+            if request.path == contract.BIDIRECTIONAL_PATH:
+                return opening.refused(self, request)
             return self.unknown(request)
         if request.path == contract.PING_PATH:
             return self.ping()

@@ -5,9 +5,10 @@
     predict_fn(data, model)                                → the prediction
     output_fn(prediction, accept)                          → the body, or (body, content type)
     transform_fn(model, data, content_type, accept)        in place of the last three
+    converse_fn(messages, model)                           yields what is said to a client
     pre_model_fn(model_dir), model_warmup_fn(model_dir, model)
 
-The first five may take the request's context as one argument more.
+The first six may take the request's context as one argument more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "predict_fn": ("data", "model"),
     "output_fn": ("prediction", "accept"),
     "transform_fn": ("model", "data", "content_type", "accept"),
+    "converse_fn": ("messages", "model"),
     "pre_model_fn": ("model_dir",),
     "model_warmup_fn": ("model_dir", "model"),
 }

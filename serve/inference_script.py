@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from byoa.algorithms import Messages
 from byoa.container.errors import AlgorithmError, DataError
 from byoa.serve import handler_defaults, handlers
 from byoa.serve.handler_context import Context, header_text
@@ -51,6 +52,15 @@ class InferenceScript:
         context = Context(self._model_dir, self._device, request, request_id, session)
         result = self._result(request.body, content_type, accept, context)
         return self._answer(result, accept, asked, default_accept, context)
+
+    @property
+    def converses(self) -> bool:
+        return "converse_fn" in self._functions
+
+    def converse(self, messages: Messages, request: Request, request_id: str) -> Any:
+        """What converse_fn says to a client, piece by piece; raises what it raises."""
+        context = Context(self._model_dir, self._device, request, request_id)
+        return self._functions["converse_fn"](messages, self._model, context=context)
 
     def _result(self, body: bytes, content_type: str, accept: str, context: Context) -> Any:
         functions = self._functions

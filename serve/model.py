@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byoa.algorithms import Algorithm
+from byoa.algorithms import Algorithm, Messages
 from byoa.algorithms.registry import find
 from byoa.container import contract
 from byoa.container.errors import AlgorithmError
@@ -36,6 +36,7 @@ class Loaded:
     features: int | None  # None where nothing tells
     sample: list[list[float]] | None
     streams: bool = False  # whether predict yields its answer piece by piece
+    converses: bool = False  # whether it has a `converse`
 
     @property
     def max_batch(self) -> int | None:
@@ -60,6 +61,11 @@ class Loaded:
             ) from error
 
 
+    def converse(self, messages: Messages) -> Any:
+        """What the algorithm says to a client, piece by piece; raises what it raises."""
+        return self.algorithm.converse(self.model, messages)  # type: ignore[attr-defined]
+
+
 def load_algorithm(
     model_dir: Path, *, algorithm: str | None = None, device: str = "cpu", alone: bool = True
 ) -> Loaded:
@@ -75,6 +81,7 @@ def load_algorithm(
         kind = _kind(name, model_dir, alone)
         hyperparameters = kind.Hyperparameters.from_json(manifest.hyperparameters)
     instance = kind(hyperparameters)
+    converses = _converses(name, instance)
     try:
         model = instance.load(model_dir, device)
     except FileNotFoundError as error:
@@ -85,7 +92,30 @@ def load_algorithm(
             expected="the files that train left in its model_dir, at the root of model.tar.gz",
         ) from error
     streams = inspect.isgeneratorfunction(instance.predict)
-    return Loaded(name, instance, model, features, sample, streams)
+    return Loaded(name, instance, model, features, sample, streams, converses)
+
+
+def _converses(name: str, algorithm: Algorithm) -> bool:
+    """Whether it has a `converse`; raises AlgorithmError where that cannot be called."""
+    converse = getattr(algorithm, "converse", None)
+    if converse is None:
+        return False
+    problem = None
+    if not callable(converse):
+        problem = f"converse is a {type(converse).__name__}, no method"
+    elif inspect.iscoroutinefunction(converse) or inspect.isasyncgenfunction(converse):
+        problem = "converse is asynchronous"
+    else:
+        try:
+            inspect.signature(converse).bind(None, None)
+        except TypeError as error:
+            problem = f"converse{inspect.signature(converse)} cannot be called so: {error}"
+    if problem is not None:
+        raise AlgorithmError(
+            "CONVERSE_INVALID", f"{name}: {problem}",
+            expected="def converse(self, model, messages), which yields text or bytes",
+        )
+    return True
 
 
 def _kind(name: str, model_dir: Path, alone: bool) -> type[Algorithm]:

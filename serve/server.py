@@ -53,6 +53,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.watch = Watch(self.meters.of(0))  # each worker's own after its fork
         self.direct: Any = None  # in a worker of the express lane, what needs no ASGI
         self.catalogue = Path()  # of a multi-model server: a directory that all workers see
+        self.openings: Any = None  # in a worker process of the express lane
         self._worker: Any = None  # in a worker process, gunicorn's object for it
         self._slot = 0
         self._slots: dict[int, int] = {}  # worker's age → which CPU or GPU is its own
@@ -204,7 +205,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         from byoa.serve.direct import Direct
         from byoa.serve.express import Express
         from byoa.serve.moments import Moments
+        from byoa.serve.opening import Openings
 
+        self.openings = Openings(core, self.watch)
         moments = Moments()
         self.direct = Direct(core, self.watch, moments)
         express = Express(core, partial(_flask, core), moments)

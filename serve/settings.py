@@ -107,6 +107,9 @@ SETTINGS: tuple[Setting, ...] = (
             "seconds of an invocation; just before, the server answers 504 itself"),
     Setting("stream_seconds", ("BYOA_STREAM_SECONDS",), _seconds(1, 86400), 480.0,
             "seconds of an answer that is sent while it is made; beyond them it is cut (HOST-31)"),
+    Setting("conversation_seconds", ("BYOA_CONVERSATION_SECONDS",), _seconds(1, 86400),
+            contract.BIDIRECTIONAL_SECONDS,
+            "seconds of a stream in both directions; beyond them it is closed (BIDI-06)"),
     Setting("startup_timeout", ("SAGEMAKER_STARTUP_TIMEOUT",), _seconds(1, 3600), 600.0,
             "seconds to load the model; beyond them loading counts as failed"),
     Setting("graceful_timeout", ("BYOA_GRACEFUL_TIMEOUT",), _integer(1, GRACE_LIMIT_SECONDS), 25,
@@ -173,6 +176,7 @@ class Settings:
     workers: int | None
     timeout: float
     stream_seconds: float
+    conversation_seconds: float
     startup_timeout: float
     graceful_timeout: int
     keepalive: int

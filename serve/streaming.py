@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from byoa.container.errors import ByoaError
-from byoa.serve.compute import Compute, ServerBusy
+from byoa.serve.compute import Compute, streams_full
 
 log = logging.getLogger("byoa.serve")
 
@@ -54,11 +54,7 @@ class Stream:
         """Read the first piece; what it raises comes through, for nothing has been sent yet
         (STRM-06)."""
         if not self._compute.open_stream():
-            raise ServerBusy(
-                "STREAMS_FULL", "as many streams as the limit are being sent already",
-                expected="at most BYOA_QUEUE_LIMIT streams in a worker",
-                remedy="try again, or add instances",
-            )
+            raise streams_full()
         try:
             self._read()
         except BaseException:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from byoa.serve.direct import BEGUN, Begun, Direct, Exchange
+from byoa.serve.opening import Opening, Openings
 from byoa.serve.refusal import HEAD_LIMIT_BYTES, head_too_large, malformed, too_slow
 from byoa.serve.visit import KEY, TIMED_OUT, Visit
 
@@ -29,9 +31,15 @@ class Protocol(HttpToolsProtocol):
 
     cycle: Any  # a RequestResponseCycle, or an Exchange in its place
 
-    def __init__(self, *arguments: Any, direct: Direct, read_timeout: float, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, direct: Direct, openings: Openings, read_timeout: float, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self._direct = direct
+        self._openings = openings
+        # Of the request that was asked about last whether it becomes a WebSocket.
+        self._asked: Any = None
+        self._opening: Opening | None = None
         self._read_timeout = read_timeout
         self._requests = 0  # that have come in whole
         self._received = 0  # bytes of the next one, head and body
@@ -65,7 +73,7 @@ class Protocol(HttpToolsProtocol):
 
     def _close_idle(self) -> None:
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and (self._whole or not self._received):
+        if idle and (self._whole or not self._received) and self in self.connections:
             self.transport.close()
 
     # --- what comes in ---
@@ -109,7 +117,7 @@ class Protocol(HttpToolsProtocol):
             self.cycle = cycle
         self.scope = self._new_scope(self.headers)
         super().on_headers_complete()
-        if self._stopping:
+        if self._stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -132,6 +140,40 @@ class Protocol(HttpToolsProtocol):
         exchange, self._due = self._due, None
         if exchange is not None:
             self._direct.answer(exchange, self)
+
+    def _find_opening(self) -> Opening | None:
+        path, _, query = self.url.partition(b"?")
+        if self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET":
+            return None
+        return self._openings.find(
+            unquote_to_bytes(path).decode("latin-1"), query.decode("latin-1"),
+            [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.headers],
+        )
+
+    def _should_upgrade(self) -> bool:
+        """Asked several times, of requests to upgrade alone."""
+        if self._asked is not self.scope:
+            self._asked = self.scope
+            self._opening = self._find_opening()
+        return self._opening is not None
+
+    def handle_websocket_upgrade(self) -> None:
+        opening, connections = self._opening, self.connections
+        if opening is None:
+            return
+        self._answer_due()
+        connections.discard(self)
+
+        def lost(error: Exception | None) -> None:
+            connections.discard(socket)
+
+        socket: Any = self._openings.open(self.transport, opening, lost)
+        connections.add(socket)  # to be swept, and waited for when the server stops
+        if self._stopping:
+            socket.shutdown()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """None: the answer says why."""
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, *malformed(msg))

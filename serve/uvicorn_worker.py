@@ -82,6 +82,8 @@ class UvicornWorker(Worker):  # type: ignore[misc]
             for connection in list(server.server_state.connections):
                 if isinstance(connection, Protocol):
                     connection.sweep(now, self.cfg.keepalive)
+                elif hasattr(connection, "sweep"):  # a WebSocket
+                    connection.sweep(now)
             if self.ppid != os.getppid():  # the master is gone, and nobody else would stop us
                 drain()
 
@@ -96,9 +98,10 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         server = self.app  # gunicorn's word for what serve/server.py makes
         settings: dict[str, Any] = {
             "http": partial(
-                Protocol, direct=server.direct, read_timeout=server.settings.read_timeout
+                Protocol, direct=server.direct, openings=server.openings,
+                read_timeout=server.settings.read_timeout,
             ),
-            "ws": "none",
+            "ws": "none",  # ours is serve/websocket.py
             "lifespan": "off",
             "interface": "asgi3",
             "log_config": None,

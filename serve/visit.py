@@ -40,7 +40,7 @@ _MODELS_PREFIX = f"{contract.MODELS_PATH}/"
 _INVOKE_ROUTE = f"{_MODELS_PREFIX}{{model}}/invoke"
 _ROUTES = {path: path for path in (
     contract.PING_PATH, contract.INVOCATIONS_PATH, contract.EXECUTION_PARAMETERS_PATH,
-    contract.METRICS_PATH, contract.MODELS_PATH,
+    contract.METRICS_PATH, contract.MODELS_PATH, contract.BIDIRECTIONAL_PATH,
 )}
 _TIMED = (contract.INVOCATIONS_PATH, _INVOKE_ROUTE)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -134,15 +134,18 @@ class Watch:
             visit.logged = True
         self.meter.enter()
 
-    def leave(self, visit: Visit, headers: Callable[[], Mapping[str, str]]) -> None:
-        """The request has been answered, or its client has left; `enter` came before."""
+    def leave(
+        self, visit: Visit, headers: Callable[[], Mapping[str, str]], **more: int | None
+    ) -> None:
+        """The request has been answered, or its client has left; `enter` came before. `more` is for
+        the log."""
         seconds = perf_counter() - visit.started
         status = visit.status or GONE
         route = _ROUTES.get(visit.path) or _route(visit.path)
         timed = seconds if route in _TIMED else None
         self.meter.leave(route, status, visit.model, timed, visit.bytes_in, visit.bytes_out)
         if self.log is not None:
-            self.log.write(_line(visit, status, seconds, headers()))
+            self.log.write(_line(visit, status, seconds, headers()) | more)
 
     def refused(self, method: str, path: str, status: int, identity: str) -> None:
         """A request that was refused before it reached an application."""
