@@ -104,6 +104,7 @@ ENV PATH=/opt/byoa/bin:$PATH \
 ARG BASE_IMAGE
 LABEL com.amazonaws.sagemaker.capabilities.multi-models=true \
       com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
+      com.amazonaws.sagemaker.capabilities.bidirectional-streaming=true \
       org.opencontainers.image.title=byoa \
       org.opencontainers.image.description="A Python algorithm that SageMaker trains and hosts" \
       org.opencontainers.image.version=0.1.0 \

@@ -12,6 +12,8 @@
         inference_script  an author's inference.py; script_place, script_code, handlers and others
     host              a model's life in a worker; models and multi_model: many of them
     calls, streaming  what answers whole requests, and answers that are sent while they are made
+    opening           a request to talk in both directions: who answers, or why nobody does
+        websocket     the connection; conversation: the author's side of it; turn: of the model
     visit             what is counted and logged of a request; both doors are wrapped by it
     meter, metrics    counts in memory that all workers share, and /metrics
     access_log        a line of JSON for each request
@@ -20,7 +22,7 @@
 from __future__ import annotations
 
 __all__ = [
-    "access_log", "application", "bridge", "calls", "compute", "core", "express", "failures",
-    "host", "inference_script", "loading", "master", "messages", "meter", "metrics", "model",
-    "plan", "server", "settings", "streaming", "visit",
+    "access_log", "application", "bridge", "calls", "compute", "conversation", "core", "express",
+    "failures", "host", "inference_script", "loading", "master", "messages", "meter", "metrics",
+    "model", "opening", "plan", "server", "settings", "streaming", "turn", "visit", "websocket",
 ]

@@ -7,7 +7,6 @@ it can be opened does the connection become a WebSocket.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -143,4 +142,8 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 @cache
 def _installed() -> bool:
-    return importlib.util.find_spec("websockets") is not None
+    try:
+        import byoa.serve.websocket  # noqa: F401
+    except ImportError:
+        return False
+    return True

@@ -33,6 +33,7 @@ _HANDSHAKE = ("connection", "upgrade")
 _LINGER_SECONDS, _STOP_LINGER_SECONDS = 2.0, 0.3  # for a client to answer the close frame
 _STOP_SECONDS = 2.0  # that a stopping server has left when it says so
 _TRY_AGAIN = 1013
+_UNREAD_BYTES = 1 << 20  # that wait for a client to read
 _DATA = (CONT, TEXT, BINARY)
 # What is counted where this end has refused what its client sent, by the code of the close frame.
 _STATUS = {1002: 400, 1007: 400, 1009: 413}
@@ -110,7 +111,9 @@ class WebSocket(asyncio.Protocol):
         self._regulate()
 
     def eof_received(self) -> bool:
-        return False  # nobody is there to talk to: the transport closes itself
+        if self._protocol.state is OPEN:  # gone without a word: what is unsent is for nobody
+            self._transport.abort()
+        return False  # the transport closes itself
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._is_lost:
@@ -128,7 +131,6 @@ class WebSocket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writes = False
-        self._regulate()  # else pings alone could fill the memory with answers
 
     def resume_writing(self) -> None:
         self._writes = True
@@ -199,9 +201,11 @@ class WebSocket(asyncio.Protocol):
         self._regulate()
 
     def _regulate(self) -> None:
-        """Read what the client sends only where there is room for it and for the answers."""
-        wanted = self._is_closing or (
-            self._writes and not self._conversation.has_heard_enough
+        """Read what the client sends where there is room for it. One who reads nothing himself may
+        still close, but not go on asking for pongs."""
+        wanted = self._is_closing or not (
+            self._conversation.has_heard_enough
+            or self._transport.get_write_buffer_size() > _UNREAD_BYTES
         )
         if wanted == self._reads or self._transport.is_closing():
             return

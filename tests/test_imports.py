@@ -18,7 +18,10 @@ ALLOWED: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "algorithms": (("byoa.container", "byoa.algorithms"), {"numpy", "torch", "safetensors"}),
     "serve": (
         ("byoa.container", "byoa.algorithms", "byoa.serve"),
-        {"flask", "werkzeug", "gunicorn", "numpy", "orjson", "uvicorn", "uvloop", "httptools"},
+        {
+            "flask", "werkzeug", "gunicorn", "numpy", "orjson", "uvicorn", "uvloop", "httptools",
+            "websockets",
+        },
     ),
     "local": (
         (

@@ -140,7 +140,8 @@ class Dispatcher:
         if _BIDIRECTIONAL.fullmatch(request.path):
             operation, nearest = "InvokeEndpointWithBidirectionalStream", (
                 "InvokeEndpointWithResponseStream "
-                "(POST /endpoints/<EndpointName>/invocations-response-stream)"
+                "(POST /endpoints/<EndpointName>/invocations-response-stream), or the WebSocket "
+                "/invocations-bidirectional-stream of the container, as `byoa serve` opens it"
             )
         else:
             operation = _operation_of(request)

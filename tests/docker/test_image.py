@@ -93,11 +93,12 @@ def test_the_entrypoint_is_an_argv_that_takes_train_or_serve(config: dict[str, A
 
 
 def test_the_labels_say_what_the_image_can_do(config: dict[str, Any]) -> None:
-    """MME-01, PIPE-02; the version is the project's."""
+    """MME-01, PIPE-02, BIDI-01; the version is the project's."""
     labels = config["Labels"]
     multi = labels["com.amazonaws.sagemaker.capabilities.multi-models"]
     assert multi == "true"
     assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    assert labels["com.amazonaws.sagemaker.capabilities.bidirectional-streaming"] == "true"
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)
     assert version and labels["org.opencontainers.image.version"] == version[1]
 

@@ -79,6 +79,7 @@ class Talker(Algorithm):
                 elif what == "deaf":  # hears nothing until it may
                     yield "deaf"
                     wait_for("gate")
+                    yield b" ".join(next(messages)[:2] for _ in range(int(rest)))
                 elif what == "bye":
                     return
                 elif what == "fail":
@@ -133,7 +134,10 @@ def script(code: str = SCRIPT) -> Callable[[Path], None]:
 
 
 def talk(server: Any, query: str = "", **options: Any) -> ClientConnection:
-    options = {"proxy": None, "open_timeout": SECONDS, "close_timeout": SECONDS, **options}
+    options = {
+        "proxy": None, "max_size": None, "open_timeout": SECONDS, "close_timeout": SECONDS,
+        **options,
+    }
     return connect(f"ws://127.0.0.1:{server.port}{PATH}{query}", **options)
 
 

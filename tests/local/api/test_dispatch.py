@@ -121,6 +121,7 @@ def test_a_bidirectional_stream_is_refused_with_the_response_stream_as_the_neare
     message = answer.json()["Message"]
     assert message.startswith("InvokeEndpointWithBidirectionalStream is not run by this server")
     assert "InvokeEndpointWithResponseStream (POST /endpoints/<EndpointName>/" in message
+    assert "/invocations-bidirectional-stream of the container" in message
     assert not wire.s3_requests and not wire.invocations
 
 
