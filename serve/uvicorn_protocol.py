@@ -143,7 +143,10 @@ class Protocol(HttpToolsProtocol):
 
     def _find_opening(self) -> Opening | None:
         path, _, query = self.url.partition(b"?")
-        if self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET":
+        if (
+            self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET"
+            or self._head_bytes() > HEAD_LIMIT_BYTES  # it is answered 431
+        ):
             return None
         return self._openings.find(
             unquote_to_bytes(path).decode("latin-1"), query.decode("latin-1"),

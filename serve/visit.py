@@ -135,7 +135,8 @@ class Watch:
         self.meter.enter()
 
     def leave(
-        self, visit: Visit, headers: Callable[[], Mapping[str, str]], **more: int | None
+        self, visit: Visit, headers: Callable[[], Mapping[str, str]],
+        more: Mapping[str, int | None] | None = None,
     ) -> None:
         """The request has been answered, or its client has left; `enter` came before. `more` is for
         the log."""
@@ -145,7 +146,8 @@ class Watch:
         timed = seconds if route in _TIMED else None
         self.meter.leave(route, status, visit.model, timed, visit.bytes_in, visit.bytes_out)
         if self.log is not None:
-            self.log.write(_line(visit, status, seconds, headers()) | more)
+            line = _line(visit, status, seconds, headers())
+            self.log.write(line if more is None else {**line, **more})
 
     def refused(self, method: str, path: str, status: int, identity: str) -> None:
         """A request that was refused before it reached an application."""

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
-from websockets.frames import BINARY, CONT, TEXT, Frame
-from websockets.protocol import OPEN
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from byoa.serve.conversation import (
@@ -34,7 +34,7 @@ _LINGER_SECONDS, _STOP_LINGER_SECONDS = 2.0, 0.3  # for a client to answer the c
 _STOP_SECONDS = 2.0  # that a stopping server has left when it says so
 _TRY_AGAIN = 1013
 _UNREAD_BYTES = 1 << 20  # that wait for a client to read
-_DATA = (CONT, TEXT, BINARY)
+_DATA = (Opcode.CONT, Opcode.TEXT, Opcode.BINARY)
 # What is counted where this end has refused what its client sent, by the code of the close frame.
 _STATUS = {1002: 400, 1007: 400, 1009: 413}
 
@@ -105,13 +105,13 @@ class WebSocket(asyncio.Protocol):
         for frame in protocol.events_received():
             if isinstance(frame, Frame):
                 self._receive(frame)
-        if protocol.state is not OPEN:
+        if protocol.state is not State.OPEN:
             self._conversation.drop()
         self._flush()
         self._regulate()
 
     def eof_received(self) -> bool:
-        if self._protocol.state is OPEN:  # gone without a word: what is unsent is for nobody
+        if self._protocol.state is State.OPEN:  # gone without a word: what is unsent is for nobody
             self._transport.abort()
         return False  # the transport closes itself
 
@@ -126,7 +126,9 @@ class WebSocket(asyncio.Protocol):
         visit.status = self._status()
         if turn.waited:
             visit.timing = Timing(None, None, turn.waited, turn.held)
-        self._watch.leave(visit, lambda: self._headers, close_code=self._close_code, **self._counts)
+        self._watch.leave(
+            visit, lambda: self._headers, {"close_code": self._close_code, **self._counts}
+        )
         self._on_lost(exc)
 
     def pause_writing(self) -> None:
@@ -160,10 +162,10 @@ class WebSocket(asyncio.Protocol):
     # --- within ---
 
     def _receive(self, frame: Frame) -> None:
-        if frame.opcode not in _DATA or self._protocol.state is not OPEN:
+        if frame.opcode not in _DATA or self._protocol.state is not State.OPEN:
             return
-        if frame.opcode is not CONT:
-            self._is_text = frame.opcode is TEXT
+        if frame.opcode != Opcode.CONT:
+            self._is_text = frame.opcode == Opcode.TEXT
         self._visit.bytes_in += len(frame.data)
         if frame.data:
             self._parts.append(bytes(frame.data))
@@ -188,7 +190,7 @@ class WebSocket(asyncio.Protocol):
         """Send what the model has said, and let the client go on where it has been heard."""
         conversation, protocol = self._conversation, self._protocol
         ending = conversation.ending  # before what it has said last is taken
-        while self._writes and protocol.state is OPEN:
+        while self._writes and protocol.state is State.OPEN:
             part = conversation.take()
             if part is None:
                 if ending is not None:
@@ -228,7 +230,7 @@ class WebSocket(asyncio.Protocol):
     def _close(self, ending: Ending) -> None:
         """Say how it ends; nothing is sent behind it."""
         self._conversation.drop()
-        if self._protocol.state is not OPEN:
+        if self._protocol.state is not State.OPEN:
             return
         if ending is COMPLETE and self._is_stopping:
             ending = Ending(GOING_AWAY, "the server stops", 101)

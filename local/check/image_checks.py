@@ -6,7 +6,7 @@ import difflib
 import posixpath
 import re
 
-from byoa.container.contract import DEFAULT_PORT, ROOT
+from byoa.container.contract import BIDIRECTIONAL_PATH, DEFAULT_PORT, ROOT
 from byoa.local.check import image_programs as image
 from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
 from byoa.local.check.image_facts import ImageFacts
@@ -17,6 +17,8 @@ INITS = frozenset({"tini", "tini-static", "dumb-init", "docker-init", "catatonit
 LABEL_PREFIX = "com.amazonaws.sagemaker.capabilities."
 BIND_LABEL = f"{LABEL_PREFIX}accept-bind-to-port"
 MULTI_LABEL = f"{LABEL_PREFIX}multi-models"
+BIDIRECTIONAL_LABEL = f"{LABEL_PREFIX}bidirectional-streaming"
+LABELS = (BIND_LABEL, MULTI_LABEL, BIDIRECTIONAL_LABEL)
 INDEXES = ("application/vnd.oci.image.index.v1+json",
            "application/vnd.docker.distribution.manifest.list.v2+json")
 # The whole of a secret is never shown: its first characters tell which one it is.
@@ -177,17 +179,17 @@ def as_root(trial: Trial) -> Verdict:
 
 @check(
     "labels-well-formed",
-    clause="PIPE-02, MME-01",
+    clause="PIPE-02, MME-01, BIDI-01",
     group="image",
     title="SageMaker's labels are known ones and say true",
-    cure=f'write them as LABEL {BIND_LABEL}=true and LABEL {MULTI_LABEL}=true',
+    cure=f"write them as LABEL {'=true, LABEL '.join(LABELS)}=true",
 )
 def labels(trial: Trial) -> Verdict:
     given = {name: value for name, value in facts_of(trial).labels.items()
              if name.lower().startswith("com.amazonaws.sagemaker.")}
     for name, value in given.items():
-        if name not in (BIND_LABEL, MULTI_LABEL):
-            near = difflib.get_close_matches(name, [BIND_LABEL, MULTI_LABEL], 1, 0.7)
+        if name not in LABELS:
+            near = difflib.get_close_matches(name, LABELS, 1, 0.7)
             meant = f"; did you mean {near[0]}?" if near else ""
             return failed(f"the service reads no label {name}{meant}")
         if value not in ("true", "false"):
@@ -219,6 +221,17 @@ def multi_labelled(trial: Trial) -> Verdict:
     return _labelled(
         trial, MULTI_LABEL, re.compile(r"SAGEMAKER_MULTI_MODEL|/models/\{?<?\w*>?\}?/invoke")
     )
+
+
+@check(
+    "bidirectional-labelled",
+    clause="BIDI-01",
+    group="image",
+    title="An image that serves streams in both directions says so in a label",
+    cure=f"add LABEL {BIDIRECTIONAL_LABEL}=true; without it the service opens no such stream",
+)
+def bidirectional_labelled(trial: Trial) -> Verdict:
+    return _labelled(trial, BIDIRECTIONAL_LABEL, re.compile(re.escape(BIDIRECTIONAL_PATH)))
 
 
 def _labelled(trial: Trial, label: str, evidence: re.Pattern[str]) -> Verdict:

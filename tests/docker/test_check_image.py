@@ -30,6 +30,7 @@ FAULTS = [
     ("labels-well-formed", "value.Dockerfile", "'yes'"),
     ("bind-to-port-labelled", "Dockerfile", "/opt/program/serve.py:"),
     ("multi-model-labelled", "Dockerfile", "/opt/program/many.py:1"),
+    ("bidirectional-labelled", "Dockerfile", "/opt/program/talk.py:1"),
     ("exposes-8080", "Dockerfile", "5000/tcp"),
     ("no-secrets", "Dockerfile", "ENV holds a secret: AKIA…"),
     ("no-secrets", "history.Dockerfile", "the history holds a secret"),
@@ -95,7 +96,10 @@ def test_the_good_image_passes_every_check_that_applies(
 ) -> None:
     outcomes = {each.check.id: each.verdict for each in check_image(good_image, only=("image",))}
     not_passed = {id for id, verdict in outcomes.items() if verdict.outcome != PASS}
-    assert not_passed == {"image-single-platform", "multi-model-labelled", "gpu-variables-set"}
+    assert not_passed == {
+        "image-single-platform", "multi-model-labelled", "bidirectional-labelled",
+        "gpu-variables-set",
+    }
 
 
 def test_an_image_over_ten_gigabytes_is_too_large_for_serverless(good_image: str) -> None:
