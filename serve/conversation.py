@@ -115,11 +115,13 @@ class Conversation:
             self._ended = True
             self._changed.notify_all()
 
-    def drop(self) -> None:
-        """Nobody listens any more: the author's generator is closed where it yields next."""
+    def drop(self, *, in_order: bool = False) -> None:
+        """Nobody listens any more: the author's generator is closed where it yields next. What a
+        client has said before it left `in_order` is still heard."""
         with self._changed:
             self._ended = self._dropped = True
-            self._heard.clear()
+            if not in_order:
+                self._heard.clear()
             self._said.clear()
             self._changed.notify_all()
 

@@ -21,11 +21,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 class Context:
     """Of one request, or of loading where there is none. `system_properties`: model_dir, gpu_id
-    (None on a CPU), batch_size, server_name."""
+    (None on a CPU), batch_size, server_name. A conversation's `answers` nothing: what is said of an
+    answer is refused."""
 
     def __init__(
         self, model_dir: Path, device: str, request: Request | None = None, request_id: str = "",
-        session: Session | None = None,
+        session: Session | None = None, *, answers: bool = True,
     ) -> None:
         self.model_name = model_dir.name
         self.manifest: dict[str, Any] = {}
@@ -41,6 +42,7 @@ class Context:
         self._request = request
         self._request_id = request_id
         self._headers: dict[str, str] = {}
+        self._answers = answers
 
     # --- the request ---
 
@@ -61,7 +63,7 @@ class Context:
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         """The status of the answer, 200 to 599; HTTP's own phrase goes with it."""
-        _first(idx)
+        self._check_answer(idx)
         if not (isinstance(code, int) and 200 <= code <= 599):
             raise AlgorithmError(
                 "CONTEXT_STATUS", f"{code!r} is no status of an answer", expected="200 to 599"
@@ -69,11 +71,11 @@ class Context:
         self.status = int(code)
 
     def set_response_content_type(self, idx: int, value: str) -> None:
-        _first(idx)
+        self._check_answer(idx)
         self.content_type = header_text("content type", value)
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
-        _first(idx)
+        self._check_answer(idx)
         if not _NAME.fullmatch(header_text("header's name", key)):
             raise AlgorithmError("CONTEXT_HEADER", f"{key!r} is no header's name")
         self._headers[key] = header_text(f"value of {key}", value)
@@ -81,6 +83,14 @@ class Context:
     def get_response_headers(self, idx: int) -> dict[str, str]:
         _first(idx)
         return dict(self._headers)
+
+    def _check_answer(self, idx: int) -> None:
+        _first(idx)
+        if not self._answers:
+            raise AlgorithmError(
+                "CONTEXT_NO_ANSWER", "a conversation has no status, type or headers of an answer",
+                expected="messages that converse_fn yields",
+            )
 
     def told(self) -> Told:
         """What has been said of the answer so far."""

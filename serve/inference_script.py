@@ -59,7 +59,7 @@ class InferenceScript:
 
     def converse(self, messages: Messages, request: Request, request_id: str) -> Any:
         """What converse_fn says to a client, piece by piece; raises what it raises."""
-        context = Context(self._model_dir, self._device, request, request_id)
+        context = Context(self._model_dir, self._device, request, request_id, answers=False)
         return self._functions["converse_fn"](messages, self._model, context=context)
 
     def _result(self, body: bytes, content_type: str, accept: str, context: Context) -> Any:

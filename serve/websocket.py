@@ -30,7 +30,7 @@ from byoa.serve.visit import GONE, Timing, Visit, Watch
 
 REASON_BYTES = 123  # of a close frame, its code not counted (RFC 6455, 5.5)
 _HANDSHAKE = ("connection", "upgrade")
-_LINGER_SECONDS, _STOP_LINGER_SECONDS = 2.0, 0.3  # for a client to answer the close frame
+_LINGER_SECONDS, _STOP_LINGER_SECONDS = 5.0, 0.3  # for a client to answer the close frame
 _STOP_SECONDS = 2.0  # that a stopping server has left when it says so
 _TRY_AGAIN = 1013
 _UNREAD_BYTES = 1 << 20  # that wait for a client to read
@@ -106,7 +106,7 @@ class WebSocket(asyncio.Protocol):
             if isinstance(frame, Frame):
                 self._receive(frame)
         if protocol.state is not State.OPEN:
-            self._conversation.drop()
+            self._conversation.drop(in_order=protocol.close_rcvd is not None)
         self._flush()
         self._regulate()
 
@@ -119,7 +119,7 @@ class WebSocket(asyncio.Protocol):
         if self._is_lost:
             return
         self._is_lost = True
-        self._conversation.drop()
+        self._conversation.drop(in_order=self._protocol.close_rcvd is not None)
         for timer in self._timers:
             timer.cancel()
         visit, turn = self._visit, self._conversation.turn
@@ -162,7 +162,7 @@ class WebSocket(asyncio.Protocol):
     # --- within ---
 
     def _receive(self, frame: Frame) -> None:
-        if frame.opcode not in _DATA or self._protocol.state is not State.OPEN:
+        if frame.opcode not in _DATA:
             return
         if frame.opcode != Opcode.CONT:
             self._is_text = frame.opcode == Opcode.TEXT
@@ -177,6 +177,7 @@ class WebSocket(asyncio.Protocol):
         try:
             self._conversation.hear(whole.decode() if self._is_text else whole)
         except UnicodeDecodeError as error:
+            self._conversation.drop()
             self._protocol.fail(INVALID, f"text is not UTF-8: {error.reason} at {error.start}")
 
     def _changed(self) -> None:

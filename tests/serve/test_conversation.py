@@ -188,12 +188,15 @@ def test_a_long_reason_is_cut_to_what_a_close_frame_holds(talking):
 @pytest.mark.parametrize(("code", "reason"), [
     ("raise ValueError('before all')", "CONVERSE_FAILED: ValueError: before all"),
     ("return None", "CONVERSE_INVALID: the author's function returned NoneType"),
+    ("context.set_response_header(0, 'X-Own', 'h')",
+     "CONTEXT_NO_ANSWER: a conversation has no status, type or headers of an answer"),
     ("return 'text'", "CONVERSE_INVALID: the author's function returned str"),
 ])
 def test_an_error_before_the_first_message(worker, servers, code, reason):
     """BIDI-05"""
-    server = servers(worker, prepare=script(f"def converse_fn(messages, model):\n    {code}\n"
-                                            "def model_fn(model_dir): ...\n"))
+    server = servers(worker, prepare=script(
+        f"def model_fn(model_dir): ...\ndef converse_fn(messages, model, context):\n    {code}\n"
+    ))
     with talk(server) as client:
         assert closed(client) == (1011, reason)
 
@@ -222,6 +225,18 @@ def test_messages_end_where_the_client_closes(talking, places):
     assert (found["status"], found["close_code"]) == (101, 1000)
     assert (found["messages_in"], found["messages_out"]) == (1, 1)
     assert (found["bytes_in"], found["bytes_out"]) == (5, 5)
+
+
+def test_what_was_said_before_the_client_closes_is_heard(talking, places):
+    server = talking()
+    with bare(server, b"note first") as client:
+        # The last words and the close frame come in one packet.
+        words = [frame(0x81, b"note %d" % number) for number in range(20)]
+        client.sendall(b"".join(words) + frame(0x88, b"\x03\xe8"))
+        assert client.recv(4) == b"\x88\x02\x03\xe8"
+    server.wait_for((places / "ended").exists, SECONDS)
+    assert {f"{number}" for number in range(20)} < {each.name for each in places.iterdir()}
+    assert line(server)["messages_in"] == 21
 
 
 def test_a_slow_reader_stops_his_own_conversation_only(talking, places):
@@ -337,8 +352,6 @@ def test_a_conversation_is_cut_at_its_limit(talking, places):
     """BIDI-06"""
     server = talking(BYOA_CONVERSATION_SECONDS="1")
     with talk(server) as client:
-        client.send("hello")
-        assert hear(client) == ["hello"]
         code, reason = closed(client)
     assert code == 1008
     assert reason == "CONVERSATION_TIMEOUT: not over within 1 s (BYOA_CONVERSATION_SECONDS)"

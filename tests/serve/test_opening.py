@@ -104,6 +104,13 @@ def test_a_request_that_is_no_upgrade_is_told_so(servers, worker):
         assert reply.headers["upgrade"] == "websocket"
 
 
+@pytest.mark.parametrize("worker", ["express", "express-gunicorn"])
+def test_a_head_that_is_too_long_opens_nothing(servers, worker):
+    server = servers(worker, prepare=algorithm(), PLACES=".")
+    reply = server.call("GET", PATH, headers={**UPGRADE, "X-Long": "x" * 70_000})
+    assert (reply.status, reply.json["code"]) == (431, "HEAD_TOO_LARGE")
+
+
 @pytest.mark.parametrize("path", [f"{PATH}-metadata", "/invocations", "/ping"])
 @pytest.mark.parametrize("door", ["express", "express-gunicorn"])
 def test_no_other_path_becomes_a_websocket(shared_servers, door, path):

@@ -80,7 +80,7 @@ def test_a_built_in_algorithm_passes_every_check_that_applies(
     for id in ("train-exits-zero", "model-left", "ping-answers-200", "sample-request-is-answered",
                "sigterm-ends-it", "hyperparameters-quoted"):
         assert outcomes[id] == "pass", id
-    assert "21 checks skipped: a process has no image" in done.stdout
+    assert "22 checks skipped: a process has no image" in done.stdout
     assert before == (samples["train"].read_bytes(), sorted(samples["train"].parent.iterdir()))
 
 
