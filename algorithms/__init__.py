@@ -9,11 +9,11 @@ from __future__ import annotations
 from byoa.algorithms.base import Algorithm
 from byoa.algorithms.classes import find_classes
 from byoa.algorithms.hyperparameters import Hyperparameters, param
-from byoa.algorithms.messages import Messages
+from byoa.algorithms.messages import Messages, MessagesEnded
 from byoa.algorithms.streaming import StreamingAlgorithm
 from byoa.container.run import Run
 
 __all__ = [
-    "Algorithm", "Hyperparameters", "Messages", "Run", "StreamingAlgorithm", "find_classes",
-    "param",
+    "Algorithm", "Hyperparameters", "Messages", "MessagesEnded", "Run", "StreamingAlgorithm",
+    "find_classes", "param",
 ]

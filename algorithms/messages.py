@@ -6,6 +6,10 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 
 
+class MessagesEnded(Exception):
+    """There is no message left, nor will be. A `converse` that lets it through ends in order."""
+
+
 class Messages(Iterator[str | bytes]):
     """Iterate for message after message: `str` for a text message, `bytes` for a binary one, each
     whole. The iteration waits for the client, and ends when it has left, when the time of the
@@ -21,7 +25,7 @@ class Messages(Iterator[str | bytes]):
     @abstractmethod
     def get(self, seconds: float = 0.0) -> str | bytes | None:
         """The next message where one comes within `seconds`, else None: to look, while answering,
-        whether the client has said something meanwhile."""
+        whether the client has said something meanwhile. Raises MessagesEnded."""
 
     @property
     @abstractmethod

@@ -143,6 +143,8 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
 
         self._callback_parser = None
         self._socket = self.worker.app.openings.open(self.transport, self._opening, lost)
+        if not self.worker.alive:
+            self._socket.shutdown()
         await ended
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> Any:

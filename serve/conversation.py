@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from byoa.algorithms import Messages
+from byoa.algorithms import Messages, MessagesEnded
 from byoa.container.errors import AlgorithmError, ByoaError, DataError
 from byoa.serve.compute import Compute
 from byoa.serve.host import describe
@@ -166,6 +166,8 @@ class Conversation:
             self.turn.take()
             self._talk()
             ending = COMPLETE
+        except MessagesEnded:
+            ending = COMPLETE
         except BaseException as error:  # an author's sys.exit ends the conversation alone
             ending = self._failed(error)
         finally:
@@ -246,7 +248,10 @@ class _Heard(Messages):
         return message
 
     def get(self, seconds: float = 0.0) -> Message | None:
-        return self._conversation.wait_for_message(max(0.0, seconds))
+        message = self._conversation.wait_for_message(max(0.0, seconds))
+        if message is None and self.ended:  # else a loop around it would never end
+            raise MessagesEnded
+        return message
 
     @property
     def ended(self) -> bool:

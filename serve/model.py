@@ -60,7 +60,6 @@ class Loaded:
                 expected="predict returns, or raises an exception that tells what went wrong",
             ) from error
 
-
     def converse(self, messages: Messages) -> Any:
         """What the algorithm says to a client, piece by piece; raises what it raises."""
         return self.algorithm.converse(self.model, messages)  # type: ignore[attr-defined]

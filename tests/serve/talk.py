@@ -68,7 +68,7 @@ class Talker(Algorithm):
                         yield b"x" * 65536
                 elif what == "until-told":  # speaks while it listens
                     spoken = 0
-                    while (said := messages.get(0.01)) is None and not messages.ended:
+                    while (said := messages.get(0.01)) is None:
                         spoken += 1
                         yield "."
                     yield f"{said} after {spoken > 0}"
@@ -80,6 +80,9 @@ class Talker(Algorithm):
                     yield "deaf"
                     wait_for("gate")
                     yield b" ".join(next(messages)[:2] for _ in range(int(rest)))
+                elif what == "only-look":
+                    while True:
+                        messages.get(0.01)
                 elif what == "note":
                     (places() / rest).touch()
                 elif what == "bye":

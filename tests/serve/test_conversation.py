@@ -227,6 +227,17 @@ def test_messages_end_where_the_client_closes(talking, places):
     assert (found["bytes_in"], found["bytes_out"]) == (5, 5)
 
 
+def test_a_model_that_only_looks_for_messages_ends_with_its_client(talking, places):
+    server = talking()
+    with talk(server) as client:
+        client.send("only-look")
+        client.send("something")
+        assert server.invoke("1\n").status == 200
+    server.wait_for((places / "closed").exists, SECONDS)
+    assert line(server)["status"] == 101
+    assert "converse failed" not in server.log and "broke off" not in server.log
+
+
 def test_what_was_said_before_the_client_closes_is_heard(talking, places):
     server = talking()
     with bare(server, b"note first") as client:
