@@ -50,7 +50,7 @@ class Exchange:
         "response_complete", "timer", "url", "visit",
     )
     message_event = _Unheard()
-    response_started = False
+    response_started = more_body = False
 
     def __init__(
         self, url: bytes, raw_headers: list[tuple[bytes, bytes]], headers: dict[str, str],

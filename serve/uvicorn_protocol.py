@@ -49,6 +49,7 @@ class Protocol(HttpToolsProtocol):
         self._exchange: Exchange | None = None  # whose body is coming in
         self._due: Exchange | None = None  # which is to be answered
         self._ending = False
+        self._refusal: tuple[int, bytes, str] | None = None  # once the request before is answered
         self._stopping = False
         # What the last sweep has seen, and since when it is so: what a client is to send (the rest
         # of a request, or the next one), and bytes that wait for it to read.
@@ -79,7 +80,7 @@ class Protocol(HttpToolsProtocol):
     # --- what comes in ---
 
     def data_received(self, data: bytes) -> None:
-        if self._ending:
+        if self._ending or self._refusal is not None:
             return
         if self._whole:
             self._received = 0
@@ -90,7 +91,7 @@ class Protocol(HttpToolsProtocol):
         if self._received > HEAD_LIMIT_BYTES and not self._ending and (
             self._in_head or self._head_bytes() > HEAD_LIMIT_BYTES
         ):
-            self._refuse(431, *head_too_large())
+            self._refuse(431, *head_too_large(), current=not self._in_head)
         self._answer_due()
 
     def on_message_begin(self) -> None:
@@ -198,11 +199,16 @@ class Protocol(HttpToolsProtocol):
         )
         if close:
             transport.close()
-        if self.pipeline:
+        if self.pipeline or self._refusal is not None:
             self.on_response_complete()
         else:  # there the timer of an idle connection is set, which `sweep` does for us
             self.server_state.total_requests += 1
         return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._refusal is not None and not self.transport.is_closing():
+            self._refuse(*self._refusal)
 
     def hand_over(self, exchange: Exchange, begun: Begun) -> bool:
         if self._ending or self.transport.is_closing():
@@ -270,11 +276,20 @@ class Protocol(HttpToolsProtocol):
         headers = self.headers or ()
         return len(getattr(self, "url", b"")) + sum(len(n) + len(v) for n, v in headers)
 
-    def _refuse(self, status: int, answer: bytes, identity: str) -> None:
-        """Say why, then end the connection; whoever is answering the request is told."""
-        self._answer_due()  # it came whole before what is refused
+    def _refuse(
+        self, status: int, answer: bytes, identity: str, *, current: bool = False
+    ) -> None:
+        """Say why, then end the connection; whoever is answering the request is told. `current`: it
+        is the request that has come whole that is refused, not what follows."""
+        if current:
+            self._due = None
+        else:
+            self._answer_due()
         cycle = self.cycle
         running = cycle is not None and not cycle.response_complete
+        if running and not (current or cycle.more_body or self._exchange is not None):
+            self._refusal = status, answer, identity  # its turn comes
+            return
         if running:
             if not cycle.response_started:  # else it would be read as part of that
                 self.transport.write(answer)

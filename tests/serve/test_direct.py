@@ -133,10 +133,11 @@ def test_what_waits_for_the_model_when_its_client_leaves_is_dropped(servers):
     assert "byoa_predict_seconds_count 1\n" in metrics(server)
 
 
-def test_what_follows_a_request_and_is_no_http_is_refused_behind_its_answer(quick):
+@pytest.mark.parametrize("row", ["1,2,3,4\n", "906,0,0,0\n"], ids=["quick", "slow"])
+def test_what_follows_a_request_and_is_no_http_is_refused_behind_its_answer(quick, row):
     with Client(quick) as client:
-        client.send(request(), b"\x00 is no HTTP\r\n\r\n")
-        assert client.prediction() == 30.0
+        client.send(request(row), b"\x00 is no HTTP\r\n\r\n")
+        assert client.prediction() == (30.0 if row.startswith("1") else 906.0)
         status, head, body = client.answer()
         assert status == 400 and b"x-request-id" in head and b"REQUEST_MALFORMED" in body
         assert client.is_closed()

@@ -66,9 +66,12 @@ def test_more_slow_clients_than_threads_hold_up_nobody_for_long(impatient):
             connection.close()
 
 
-def test_a_head_of_100_kb_is_refused(impatient):
+@pytest.mark.parametrize("line", [
+    b"GET /ping HTTP/1.1\r\n", b"POST /invocations HTTP/1.1\r\nContent-Length: 0\r\n",
+], ids=["ping", "invocation"])
+def test_a_head_of_100_kb_is_refused(impatient, line):
     with impatient.raw() as client:
-        client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 100_000 + b"\r\n\r\n")
+        client.sendall(line + b"Host: x\r\nX-Long: " + b"a" * 100_000 + b"\r\n\r\n")
         answer = read_to_end(client)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431"), answer[:200]
