@@ -156,7 +156,7 @@ class Protocol(ASGIProtocol):  # type: ignore[misc]
     ) -> None:
         if self._ending:
             return  # it has its answer
-        answer, identity = head_too_large() if status == 431 else (
+        answer, identity = head_too_large(self._settings.head_limit) if status == 431 else (
             refusal(status, "REQUEST_MALFORMED", message, expected="HTTP/1.1 (HOST-12)")
         )
         visit = self._scope.get(KEY) if self._body_receiver is not None else None

@@ -88,6 +88,7 @@ class Responder(Failures, ABC):
         have ended lately, where those are too many."""
         super().__init__(settings)
         self._metrics = metrics
+        self._limits = settings.limits
         self._workers = workers
         self._sessions = (
             Sessions(Path(settings.sessions_path), settings.session_seconds)
@@ -216,7 +217,7 @@ class Responder(Failures, ABC):
         except DataError as error:
             return self.media_refused(request, 406, error, registry.answers())
         try:
-            features = records.decode(decoder, request.body, media, loaded.features)
+            features = records.decode(decoder, request.body, media, loaded.features, self._limits)
         except Exception as error:
             return self.failed(request, error)
         work = Work(loaded, features, request.visit)
@@ -236,7 +237,7 @@ class Responder(Failures, ABC):
             return session
         default = self.settings.default_accept
         return self._call(request, compute, lambda: script.respond(
-            request, default, request_id(request.headers), session
+            request, default, request_id(request.headers), session, self._limits
         ))
 
     def _stream(
@@ -245,7 +246,7 @@ class Responder(Failures, ABC):
         """A call of a predict that yields."""
         try:
             content_type = negotiate(request.headers.get("accept"))
-            features = records.decode(decoder, request.body, media, loaded.features)
+            features = records.decode(decoder, request.body, media, loaded.features, self._limits)
         except Exception as error:
             return self.failed(request, error)
         return self._call(

@@ -8,13 +8,14 @@ from typing import Any
 
 from byoa.container.errors import AlgorithmError, ByoaError, DataError
 from byoa.container.formats.base import Format
+from byoa.container.formats.limits import LimitExceeded
 from byoa.container.media_types import NotAcceptable
 from byoa.serve.batching import RecordFailed
 from byoa.serve.compute import ServerBusy
 from byoa.serve.content_encoding import TooLarge, inflate
 from byoa.serve.host import describe, trace
 from byoa.serve.messages import Answer, Request, as_json
-from byoa.serve.settings import Settings
+from byoa.serve.settings import Settings, variables
 from byoa.serve.trace import fields as trace_fields
 from byoa.serve.visit import request_id
 
@@ -30,7 +31,8 @@ class Failures:
         self.settings = settings
 
     def failed(self, request: Request, error: Exception) -> Answer:
-        """400 for the caller's mistake, 503 for a full queue, 500 for everything else.
+        """400 for the caller's mistake, 413 for more than a limit allows, 503 for a full queue, 500
+        for everything else.
 
         The traceback goes to the log, into the body only with BYOA_DEBUG (pain of leaking code).
         """
@@ -44,6 +46,8 @@ class Failures:
             fields["record"] = record
         if isinstance(error, NotAcceptable):
             return self.refuse(request, 406, fields)
+        if isinstance(error, LimitExceeded):
+            return self.refuse(request, 413, over_limit(error))
         if isinstance(error, DataError):
             unsupported = str(fields.get("code", "")).startswith("MEDIA_TYPE")
             return self.refuse(request, 415 if unsupported else 400, fields)
@@ -84,13 +88,14 @@ class Failures:
         limit = self.settings.payload_limit
         if not limit or length <= limit:
             return None
-        return self.refuse(request, 413, DataError(
+        return self.refuse(request, 413, over_limit(LimitExceeded(
             "BODY_TOO_LARGE",
             f"the body has {length} bytes or more, the limit is {limit}",
-            expected=f"at most {limit} bytes (SAGEMAKER_MAX_PAYLOAD_IN_MB)",
+            "payload", length, limit, where=None,
+            expected=f"at most {limit} bytes",
             remedy="send fewer records; use application/x-npy or recordio-protobuf, 4 bytes a"
-            " value, instead of JSON; or use asynchronous inference or batch transform",
-        ).to_json())
+            " value, instead of JSON",
+        )))
 
     def inflated(self, request: Request) -> Request | Answer:
         """The request without its Content-Encoding, or why that cannot be."""
@@ -138,6 +143,19 @@ class Failures:
         headers = (("X-Request-Id", identity),) + ((("Retry-After", "1"),) if retry else ())
         fields = {**fields, "request_id": identity, **_trace_of(request)}
         return as_json(status, fields)._replace(headers=headers)
+
+
+def over_limit(error: LimitExceeded) -> dict[str, Any]:
+    """The fields of a 413: size, limit, the variable that raises it, and what else there is."""
+    variable = variables(f"{error.what}_limit")[0]
+    return {
+        **error.to_json(),
+        "size": error.size,
+        "limit": error.limit,
+        "variable": variable,
+        "remedy": f"{error.remedy}; or use asynchronous inference or batch transform, or raise"
+        f" {variable} in the model's Environment",
+    }
 
 
 def _status(error: Exception) -> int:

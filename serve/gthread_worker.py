@@ -111,7 +111,8 @@ class FlaskWorker(ThreadWorker):  # type: ignore[misc]
         if isinstance(exc, ParseException):
             status = _STATUS.get(type(exc).__name__, 400)
             self.log.warning("Invalid request from ip=%s: %s", (addr or ("",))[0], exc)
-            answer, identity = head_too_large() if status == 431 else (
+            limit = self.app.settings.head_limit
+            answer, identity = head_too_large(limit) if status == 431 else (
                 refusal(status, "REQUEST_MALFORMED", str(exc), expected="HTTP/1.1 (HOST-12)")
             )
         else:

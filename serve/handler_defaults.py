@@ -18,6 +18,7 @@ from typing import Any
 from byoa.container.errors import AlgorithmError
 from byoa.container.formats import json_document, registry
 from byoa.container.formats.json_text import dumps
+from byoa.container.formats.limits import Limits
 from byoa.container.formats.predictions import plain
 from byoa.container.manifest import MANIFEST
 from byoa.container.media_types import parse_media_type
@@ -66,11 +67,11 @@ def _torch_script(path: Path, device: str) -> Any:
         ) from None
 
 
-def input_fn(body: bytes, content_type: str, model: Any) -> Any:
+def input_fn(body: bytes, content_type: str, model: Any, limits: Limits) -> Any:
     """The records, as many columns as a byoa model has."""
     features = model.features if isinstance(model, Loaded) else None
     decoder = registry.find(content_type)
-    return records.decode(decoder, body, parse_media_type(content_type), features)
+    return records.decode(decoder, body, parse_media_type(content_type), features, limits)
 
 
 def predict_fn(data: Any, model: Any, device: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from byoa.algorithms import Messages
 from byoa.container.errors import AlgorithmError, DataError
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.serve import handler_defaults, handlers
 from byoa.serve.handler_context import Context, header_text
 from byoa.serve.handlers import Handler
@@ -41,16 +42,17 @@ class InferenceScript:
         self._device = device
 
     def respond(
-        self, request: Request, default_accept: str, request_id: str, session: Session | None = None
+        self, request: Request, default_accept: str, request_id: str,
+        session: Session | None = None, limits: Limits = LIMITS,
     ) -> Answer | Pieces:
         """The answer to a request; raises what the author's functions raise, and DataError for
-        what the defaults cannot read or write."""
+        what the defaults cannot read or write; `limits` are those of the default input_fn."""
         headers = request.headers
         content_type = headers.get("content-type", "")
         asked = headers.get("accept", "").strip()
         accept = default_accept if asked in ("", "*/*") else asked  # ITK-04
         context = Context(self._model_dir, self._device, request, request_id, session)
-        result = self._result(request.body, content_type, accept, context)
+        result = self._result(request.body, content_type, accept, context, limits)
         return self._answer(result, accept, asked, default_accept, context)
 
     @property
@@ -62,7 +64,9 @@ class InferenceScript:
         context = Context(self._model_dir, self._device, request, request_id, answers=False)
         return self._functions["converse_fn"](messages, self._model, context=context)
 
-    def _result(self, body: bytes, content_type: str, accept: str, context: Context) -> Any:
+    def _result(
+        self, body: bytes, content_type: str, accept: str, context: Context, limits: Limits
+    ) -> Any:
         functions = self._functions
         transform = functions.get("transform_fn")
         data: Any
@@ -75,7 +79,7 @@ class InferenceScript:
             functions.get(name) for name in ("input_fn", "predict_fn", "output_fn")
         )
         if take is None:
-            data = handler_defaults.input_fn(body, content_type, self._model)
+            data = handler_defaults.input_fn(body, content_type, self._model, limits)
         else:
             data = take(_given(body, content_type), content_type or _UNTYPED, context=context)
         if predict is None:

@@ -6,9 +6,6 @@ import json
 import uuid
 from http import HTTPStatus
 
-# The head of a request, its line included. What the platform sends is a hundredth of it.
-HEAD_LIMIT_BYTES = 64 * 1024
-
 
 def refusal(status: int, code: str, message: str, **more: str) -> tuple[bytes, str]:
     """The whole answer, after which the connection ends; and the request id in it."""
@@ -30,10 +27,11 @@ def too_slow(seconds: float) -> tuple[bytes, str]:
     )
 
 
-def head_too_large() -> tuple[bytes, str]:
+def head_too_large(limit: int) -> tuple[bytes, str]:
+    """`limit` in bytes. What the platform sends is a hundredth of the default."""
     return refusal(
         431, "HEAD_TOO_LARGE", "the request line and the headers are too long",
-        expected=f"at most {HEAD_LIMIT_BYTES} bytes",
+        expected=f"at most {limit} bytes (BYOA_MAX_HEAD_BYTES)",
     )
 
 

@@ -37,6 +37,7 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats and sessions without a di
 _DESCRIPTORS = 16_384
 _CONNECTIONS = 10_000  # that a worker of the Flask door keeps open while nothing happens on them
 _LOG_SECONDS = 1.0  # for what the access log has not written when a worker ends
+_REQUEST_LINE_BYTES = 8190  # gunicorn's most
 # gunicorn's own ASGI worker waits for idle connections when it stops; uvicorn's closes them.
 _GUNICORN_ASGI_KEEPALIVE = 5
 
@@ -133,6 +134,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "accesslog": None,  # ours is serve/access_log.py
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             "control_socket_disable": True,
+            "limit_request_line": min(settings.head_limit, _REQUEST_LINE_BYTES),
+            "limit_request_field_size": settings.head_limit,
             # The C parser that `auto` may find broke connections on large bodies.
             "http_parser": "python",
             "asgi_lifespan": "off",

@@ -13,6 +13,7 @@ from typing import Any
 
 from byoa.container import contract
 from byoa.container.errors import ContractError
+from byoa.container.formats.limits import Limits
 
 MEGABYTE = 1 << 20
 # The platform sends SIGKILL 30 s after SIGTERM (HOST-03): stop with time to spare.
@@ -127,6 +128,15 @@ SETTINGS: tuple[Setting, ...] = (
             "records of waiting requests that share a call of predict, at most; 1: never"),
     Setting("payload_limit", ("SAGEMAKER_MAX_PAYLOAD_IN_MB",), _payload,
             contract.PAYLOAD_LIMIT_BYTES, "the largest request body (HOST-32, BT-04)"),
+    Setting("records_limit", ("BYOA_MAX_RECORDS",), _integer(1, 1 << 40), 10_000_000,
+            "records of a request; more are answered 413"),
+    Setting("columns_limit", ("BYOA_MAX_COLUMNS",), _integer(1, 1 << 40), 1 << 26,
+            "columns of a record, or values of an image; more are answered 413"),
+    Setting("values_limit", ("BYOA_MAX_VALUES",), _integer(1, 1 << 40), 1 << 27,
+            "records × columns of a request, 4 bytes each; more are answered 413"),
+    Setting("head_limit", ("BYOA_MAX_HEAD_BYTES",), _integer(1024, MEGABYTE), 65_536,
+            "bytes of a request's line and headers, on gunicorn's own workers of each header;"
+            " more are answered 431"),
     Setting("multi_model", contract.MULTI_MODEL_VARIABLES, _flag, False,
             "serve many models, loaded by POST /models (MME-01, CONTRA-20)"),
     Setting("models_memory", ("BYOA_MODELS_MEMORY_MB",), _integer(1, 1 << 24), None,
@@ -185,6 +195,10 @@ class Settings:
     queue: int
     max_batch: int
     payload_limit: int  # bytes; 0 for no limit
+    records_limit: int
+    columns_limit: int
+    values_limit: int
+    head_limit: int  # bytes
     multi_model: bool
     models_memory: int | None  # megabytes; None is resolved by the plan
     sessions: bool
@@ -205,11 +219,21 @@ class Settings:
         return self.timeout - min(1.0, self.timeout / 10)
 
     @property
+    def limits(self) -> Limits:
+        """What a body may hold."""
+        return Limits(self.records_limit, self.columns_limit, self.values_limit)
+
+    @property
     def asgi_worker(self) -> str:
         """`uvicorn` or `gunicorn`, by choice or by what is installed."""
         if self.asgi == "auto":
             return "uvicorn" if uvicorn_installed() else "gunicorn"
         return self.asgi
+
+
+def variables(name: str) -> tuple[str, ...]:
+    """The environment's variables for the setting of that name."""
+    return next(setting.variables for setting in SETTINGS if setting.name == name)
 
 
 def uvicorn_installed() -> bool:

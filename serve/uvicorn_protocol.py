@@ -16,7 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from byoa.serve.direct import BEGUN, Begun, Direct, Exchange
 from byoa.serve.opening import Opening, Openings
-from byoa.serve.refusal import HEAD_LIMIT_BYTES, head_too_large, malformed, too_slow
+from byoa.serve.refusal import head_too_large, malformed, too_slow
+from byoa.serve.settings import Settings
 from byoa.serve.visit import KEY, TIMED_OUT, Visit
 
 # A refused client gets so long to read why, while what it still sends is thrown away.
@@ -32,7 +33,7 @@ class Protocol(HttpToolsProtocol):
     cycle: Any  # a RequestResponseCycle, or an Exchange in its place
 
     def __init__(
-        self, *arguments: Any, direct: Direct, openings: Openings, read_timeout: float, **named: Any
+        self, *arguments: Any, direct: Direct, openings: Openings, settings: Settings, **named: Any
     ) -> None:
         super().__init__(*arguments, **named)
         self._direct = direct
@@ -40,7 +41,8 @@ class Protocol(HttpToolsProtocol):
         # Of the request that was asked about last whether it becomes a WebSocket.
         self._asked: Any = None
         self._opening: Opening | None = None
-        self._read_timeout = read_timeout
+        self._read_timeout = settings.read_timeout
+        self._head_limit = settings.head_limit
         self._requests = 0  # that have come in whole
         self._received = 0  # bytes of the next one, head and body
         self._packet = 0  # bytes that came last
@@ -88,10 +90,10 @@ class Protocol(HttpToolsProtocol):
         self._packet = len(data)
         HttpToolsProtocol.data_received(self, data)
         # A header that does not end stays in the parser, which tells nothing of it.
-        if self._received > HEAD_LIMIT_BYTES and not self._ending and (
-            self._in_head or self._head_bytes() > HEAD_LIMIT_BYTES
+        if self._received > self._head_limit and not self._ending and (
+            self._in_head or self._head_bytes() > self._head_limit
         ):
-            self._refuse(431, *head_too_large(), current=not self._in_head)
+            self._refuse(431, *head_too_large(self._head_limit), current=not self._in_head)
         self._answer_due()
 
     def on_message_begin(self) -> None:
@@ -146,7 +148,7 @@ class Protocol(HttpToolsProtocol):
         path, _, query = self.url.partition(b"?")
         if (
             self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET"
-            or self._head_bytes() > HEAD_LIMIT_BYTES  # it is answered 431
+            or self._head_bytes() > self._head_limit  # it is answered 431
         ):
             return None
         return self._openings.find(

@@ -98,8 +98,7 @@ class UvicornWorker(Worker):  # type: ignore[misc]
         server = self.app  # gunicorn's word for what serve/server.py makes
         settings: dict[str, Any] = {
             "http": partial(
-                Protocol, direct=server.direct, openings=server.openings,
-                read_timeout=server.settings.read_timeout,
+                Protocol, direct=server.direct, openings=server.openings, settings=server.settings
             ),
             "ws": "none",  # ours is serve/websocket.py
             "lifespan": "off",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from byoa.container.errors import DataError
+from byoa.container.formats.limits import LIMITS, Limits, columns
 from byoa.container.media_types import MediaType, UnsupportedMediaType
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 _UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+# Notations of Python and of host names. Punycode takes minutes for what fits into a body.
+_NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"})
 
 
 class Batch(NamedTuple):
@@ -79,13 +82,15 @@ class Format(ABC):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """The records of a body or file, at least one.
 
         `label_size` leading columns are labels, unless the media type's own `label_size` says
         otherwise; a label that the format names is read in any case. `where` begins the place
         in errors. Raises DataError: BODY_EMPTY, BODY_MALFORMED, RECORD_NOT_A_NUMBER,
-        RECORD_WIDTH; UnsupportedMediaType for parameters it cannot honour.
+        RECORD_WIDTH; LimitExceeded where there is more than `limits`; UnsupportedMediaType for
+        parameters it cannot honour.
         """
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
@@ -247,7 +252,8 @@ def charset_unknown(
 def _recode(body: bytes, charset: str, media: MediaType | None, where: str | None) -> bytes:
     try:
         # Codecs such as zlib or hex are not text and would be a way to inflate a body.
-        if not getattr(codecs.lookup(charset), "_is_text_encoding", True):
+        codec = codecs.lookup(charset)
+        if not getattr(codec, "_is_text_encoding", True) or codec.name in _NO_CHARSETS:
             raise LookupError(charset)
         return body.decode(charset).encode("utf-8")
     except LookupError:
@@ -293,11 +299,15 @@ def packed(values: Sequence[float]) -> NDArray[np.float32]:
     return array
 
 
-def split_labels(matrix: NDArray[np.float32], label_size: int, where: str | None) -> Batch:
-    """Take the leading `label_size` columns off as labels. Raises DataError RECORD_WIDTH."""
+def split_labels(
+    matrix: NDArray[np.float32], label_size: int, where: str | None, limits: Limits = LIMITS
+) -> Batch:
+    """Take the leading `label_size` columns off as labels. Raises DataError RECORD_WIDTH, and
+    LimitExceeded."""
+    records, width = matrix.shape
+    limits.require(records, width - label_size, where)
     if label_size == 0:
         return Batch(matrix, None)
-    width = matrix.shape[1]
     if width <= label_size:
         raise DataError(
             "RECORD_WIDTH",
@@ -318,8 +328,3 @@ def widen(batch: Batch, width: int) -> Batch:
     if missing <= 0:
         return batch
     return Batch(np.pad(batch.features, ((0, 0), (0, missing))), batch.labels)
-
-
-def columns(count: int) -> str:
-    """`1 column`, `5 columns`."""
-    return "1 column" if count == 1 else f"{count} columns"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from byoa.container.errors import DataError
-from byoa.container.formats.base import columns, place
+from byoa.container.formats.base import place
+from byoa.container.formats.limits import wrong_width
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,9 +47,4 @@ def require_width(features: NDArray[np.float32], n: int, where: str | None = Non
     """
     width = features.shape[1]
     if width != n:
-        raise DataError(
-            "RECORD_WIDTH",
-            f"has {columns(width)}, expected {n}",
-            where=place(where, 1),
-            expected=f"{n} features a record, as the model was trained on",
-        )
+        raise wrong_width(width, n, place(where, 1))

@@ -20,6 +20,7 @@ from byoa.container.formats.base import (
     not_installed,
     whole_number,
 )
+from byoa.container.formats.limits import LIMITS, LimitExceeded, Limits, wrong_width
 from byoa.container.media_types import MediaType, UnsupportedMediaType
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class _Image(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """One record. It has no label: a folder or a list names that (formats.image_labels)."""
         if label_size_of(media, 0):
@@ -59,7 +61,9 @@ class _Image(Format):
             )
         if not len(data):
             raise body_empty(where, self.sample)
-        return Batch(pixels(data, media, where).reshape(1, -1), None)
+        pixels_ = pixels(data, media, where, limits).reshape(1, -1)
+        limits.require(*pixels_.shape, where)
+        return Batch(pixels_, None)
 
     def settled(
         self, data: bytes | memoryview, media: MediaType | None = None
@@ -78,11 +82,12 @@ FORMAT = _Image()
 
 
 def pixels(
-    data: bytes | memoryview, media: MediaType | None, where: str | None
+    data: bytes | memoryview, media: MediaType | None, where: str | None,
+    limits: Limits = LIMITS,
 ) -> NDArray[np.float32]:
     """One image as (height, width, channels), of the size and channels that `media` declares.
 
-    Raises DataError BODY_MALFORMED, IMAGE_TOO_LARGE, IMAGE_SIZE.
+    Raises LimitExceeded IMAGE_TOO_LARGE, DataError BODY_MALFORMED, IMAGE_SIZE, RECORD_WIDTH.
     """
     import numpy as np
 
@@ -95,7 +100,7 @@ def pixels(
     reader = _reader(data, where)
     try:
         image = reader(io.BytesIO(data))
-        _require_size(image, media, where)
+        _require_size(image, media, where, limits)
         array = np.asarray(_converted(image, channels, where), dtype=np.float32)
     except DataError:
         raise
@@ -125,14 +130,22 @@ def _reader(data: bytes | memoryview, where: str | None) -> Any:
     )
 
 
-def _require_size(image: Any, media: MediaType | None, where: str | None) -> None:
+def _require_size(
+    image: Any, media: MediaType | None, where: str | None, limits: Limits
+) -> None:
     """By the file's header alone: nothing is unpacked yet."""
-    if image.width * image.height * len(image.getbands()) > MAX_IMAGE_VALUES:
-        raise DataError(
-            "IMAGE_TOO_LARGE", f"the image has {image.width}×{image.height} pixels", where=where,
-            expected=f"at most {MAX_IMAGE_VALUES} values (width × height × channels)",
+    values = image.width * image.height * len(image.getbands())
+    most = min(MAX_IMAGE_VALUES, limits.columns, limits.values)
+    if values > most:
+        raise LimitExceeded(
+            "IMAGE_TOO_LARGE", f"the image has {image.width}×{image.height} pixels", "columns",
+            values, most, where=where,
+            expected=f"at most {most} values (width × height × channels)",
             remedy="scale the images down to the size that the algorithm takes",
         )
+    # Channels may become fewer, pixels may not.
+    if limits.features is not None and image.width * image.height > limits.features:
+        raise wrong_width(image.width * image.height, limits.features, where)
     for name, found in (("width", image.width), ("height", image.height)):
         declared = whole_number(media, name, f"the number of pixels, such as {name}=28")
         if declared is not None and found != declared:

@@ -33,6 +33,7 @@ from byoa.container.formats.base import (
     to_utf8,
 )
 from byoa.container.formats.json_text import dumps, items, loads
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.formats.sparse import Sparse, sparse, stack
 from byoa.container.media_types import MediaType
 
@@ -63,6 +64,7 @@ class _Json(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """The records of one document in any of the forms above."""
         body = to_utf8(data, media, where)
@@ -75,7 +77,7 @@ class _Json(Format):
         records = _records(document, where)
         if not records:
             raise body_empty(where, self.sample)
-        return assemble(records, label_size_of(media, label_size), where)
+        return assemble(records, label_size_of(media, label_size), where, limits)
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """`{"predictions": [...]}`, one item a record; columns give one object a record."""
@@ -112,10 +114,12 @@ def _records(document: Any, where: str | None) -> list[Any]:
     raise malformed(f"the document is {_kind(document)}", where)
 
 
-def assemble(records: Sequence[Any], label_size: int, where: str | None) -> Batch:
+def assemble(
+    records: Sequence[Any], label_size: int, where: str | None, limits: Limits
+) -> Batch:
     """Parsed records as a batch. Labels are named, or the leading columns of bare arrays."""
     if all(type(record) is list for record in records):
-        return split_labels(_matrix(records, where), label_size, where)
+        return split_labels(_matrix(records, where), label_size, where, limits)
     rows: list[Any] = []
     labels: list[Any] = []
     for number, record in enumerate(records, 1):
@@ -132,9 +136,10 @@ def assemble(records: Sequence[Any], label_size: int, where: str | None) -> Batc
         features = stack([
             row if isinstance(row, Sparse) else _vector(row, place(where, number))
             for number, row in enumerate(rows, 1)
-        ], where)
+        ], where, limits)
     else:
         features = _matrix(rows, where)
+        limits.require(*features.shape, where)
     return Batch(features, _labels(labels, where) if labels else None)
 
 

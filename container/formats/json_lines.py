@@ -11,6 +11,7 @@ from byoa.container.errors import DataError
 from byoa.container.formats.base import Batch, Format, body_empty, label_size_of, place, to_utf8
 from byoa.container.formats.json_document import answers, assemble
 from byoa.container.formats.json_text import dumps, loads
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.formats.lines import whole_lines
 from byoa.container.media_types import MediaType
 
@@ -35,6 +36,7 @@ class _JsonLines(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """One record a line: an array or an object with features."""
         body = to_utf8(data, media, where).rstrip()
@@ -50,7 +52,7 @@ class _JsonLines(Format):
                     f"is not JSON: {error}" if line.strip() else "the line is empty",
                     where=place(where, number), expected=f"one record a line, as {self.sample}",
                 ) from None
-        return assemble(records, label_size_of(media, label_size), where)
+        return assemble(records, label_size_of(media, label_size), where, limits)
 
     def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
         """Behind the last line."""

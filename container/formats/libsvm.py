@@ -26,9 +26,9 @@ from byoa.container.formats.base import (
     to_utf8,
     whole_number,
 )
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.formats.lines import whole_lines
 from byoa.container.formats.number_text import exact
-from byoa.container.formats.sparse import require_room
 from byoa.container.media_types import MediaType, UnsupportedMediaType
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class _Libsvm(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """Dense records. With `label_size` 1 each must begin with a label; with 0 all or none."""
         first = int(parameter(media, "first_index", ("0", "1"), "0"))
@@ -66,7 +67,7 @@ class _Libsvm(Format):
                 "MEDIA_TYPE_UNSUPPORTED", f"{required} labels a record of libsvm", where=where,
                 expected="label_size=1, or label_size=0 for records without a label",
             )
-        records = _read(to_utf8(data, media, where), where)
+        records = _read(to_utf8(data, media, where), where, limits)
         if not records.counts:
             raise body_empty(where, self.sample)
         labels = _labels(records, required == 1)
@@ -85,8 +86,9 @@ FORMAT = _Libsvm()
 class _Records:
     """What the lines say: flat arrays, since Python's objects take several times the text."""
 
-    def __init__(self, where: str | None) -> None:
+    def __init__(self, where: str | None, limits: Limits) -> None:
         self.where = where
+        self.limits = limits
         self.labels: list[float | None] = []
         self.counts: list[int] = []
         self.indices = array("q")
@@ -106,7 +108,8 @@ class _Records:
         except ValueError:
             raise _no_pair(tokens, here) from None
         if len(set(indices)) < len(indices):
-            twice = next(index for index in indices if indices.count(index) > 1)
+            seen: set[int] = set()
+            twice = next(index for index in indices if index in seen or seen.add(index))
             raise DataError(
                 "SPARSE_INVALID", f"index {twice} occurs twice", where=here,
                 expected="each index once in a record",
@@ -115,7 +118,7 @@ class _Records:
         try:
             self.indices.extend(indices)
         except OverflowError:
-            require_room(1, max(indices), here)
+            self.limits.require(1, 1 << 63, here)
             raise
         self.values.extend(values)
 
@@ -128,8 +131,8 @@ class _Records:
         return place(self.where, record + 1)
 
 
-def _read(body: bytes, where: str | None) -> _Records:
-    records = _Records(where)
+def _read(body: bytes, where: str | None, limits: Limits) -> _Records:
+    records = _Records(where, limits)
     body = body.replace(b"\r\n", b"\n").rstrip()
     commented = b"#" in body
     for line in body.split(b"\n") if body else ():
@@ -227,7 +230,9 @@ def _dense(records: _Records, first: int, declared: int | None) -> NDArray[np.fl
         )
     count = len(records.counts)
     widest = declared is None and indices.size
-    require_room(count, width, records.place(int(indices.argmax())) if widest else records.where)
+    records.limits.require(
+        count, width, records.place(int(indices.argmax())) if widest else records.where
+    )
     matrix = np.zeros((count, width), dtype=np.float32)
     rows = np.repeat(np.arange(count), records.counts)
     matrix[rows, indices - first] = to_float32(records.values)

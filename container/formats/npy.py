@@ -27,6 +27,7 @@ from byoa.container.formats.base import (
     split_labels,
     to_float32,
 )
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
@@ -57,16 +58,18 @@ class _Npy(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """An array (records, columns), or several of one width one after the other, as
         concatenated files are; an array of one dimension is one record, one of more than two has a
         record in each of its first, flattened."""
         if not len(data):
             raise body_empty(where, self.sample)
-        matrix, end = _matrix(data, 0, where)
+        labels = label_size_of(media, label_size)
+        matrix, end = _matrix(data, 0, where, labels, limits)
         if end < len(data):
-            matrix = _with_others(matrix, data, end, where)
-        return split_labels(matrix, label_size_of(media, label_size), where)
+            matrix = _with_others(matrix, data, end, where, labels, limits)
+        return split_labels(matrix, labels, where, limits)
 
     def streamed(
         self,
@@ -123,7 +126,7 @@ class _Header(NamedTuple):
 
 
 def _matrix(
-    data: bytes | memoryview, position: int, where: str | None
+    data: bytes | memoryview, position: int, where: str | None, labels: int, limits: Limits
 ) -> tuple[NDArray[np.float32], int]:
     """The array that begins at `position`, as records, and where it ends."""
     import numpy as np
@@ -133,12 +136,14 @@ def _matrix(
     if end > len(data):
         raise _cut_off(header, len(data) - start, position, where)
     count, width = _dimensions(shape, where)
+    limits.require(count, width - labels, where)
     array = np.frombuffer(data, descr, count * width, start)
     return to_float32(_rows(array, count, width, shape if fortran else None)), end
 
 
 def _with_others(
-    first: NDArray[np.float32], data: bytes | memoryview, end: int, where: str | None
+    first: NDArray[np.float32], data: bytes | memoryview, end: int, where: str | None,
+    labels: int, limits: Limits,
 ) -> NDArray[np.float32]:
     """The arrays that follow the first one, below it."""
     import numpy as np
@@ -146,7 +151,7 @@ def _with_others(
     matrices = [first]
     records = len(first)
     while end < len(data):
-        matrix, end = _matrix(data, end, where)
+        matrix, end = _matrix(data, end, where, labels, limits)
         if matrix.shape[1] != first.shape[1]:
             raise _unlike(matrix.shape[1], first.shape[1], place(where, records + 1))
         matrices.append(matrix)
@@ -198,7 +203,7 @@ def _dimensions(shape: tuple[int, ...], where: str | None) -> tuple[int, int]:
     width = math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
     if not shape or width == 0:
         raise DataError(
-            "RECORD_WIDTH", f"the array has shape {shape}", where=where,
+            "RECORD_WIDTH", f"the array has shape {str(shape)[:200]}", where=where,
             expected="an array (records, columns) or (records, …), or (columns,) for one record",
         )
     if shape[0] == 0:
@@ -224,7 +229,7 @@ def _unlike(width: int, first: int, where: str | None) -> DataError:
 
 def _cut_off(header: _Header, found: int, position: int, where: str | None) -> DataError:
     return _malformed(
-        f"{found} bytes follow the header; {header.descr} of shape {header.shape} has"
+        f"{found} bytes follow the header; {header.descr} of shape {str(header.shape)[:200]} has"
         f" {header.end - header.start}", position, where,
     )
 

@@ -22,7 +22,7 @@ from byoa.container.formats.base import (
     place,
     split_labels,
 )
-from byoa.container.formats.sparse import require_room
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class _Parquet(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """All row groups of one file, columns in their order."""
         if not len(data):
@@ -55,11 +56,12 @@ class _Parquet(Format):
         arrow, parquet = _pyarrow(where)
         try:
             file = parquet.ParquetFile(arrow.BufferReader(data))
-            _check(arrow, file, where)
+            labels = label_size_of(media, label_size)
+            _check(arrow, file, where, labels, limits)
             matrix = _read(arrow, file, where)
         except (arrow.ArrowException, OSError, OverflowError) as error:
             raise _malformed(f"it cannot be read: {str(error)[:300]}", where) from None
-        return split_labels(matrix, label_size_of(media, label_size), where)
+        return split_labels(matrix, labels, where, limits)
 
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """A column for each column of the predictions: `prediction`, or `score_0`, `score_1` …"""
@@ -93,35 +95,35 @@ def _pyarrow(where: str | None) -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _check(arrow: Any, file: Any, where: str | None) -> None:
+def _check(arrow: Any, file: Any, where: str | None, labels: int, limits: Limits) -> None:
     """What the file's footer says: names and types, and how much would be read."""
     index = _pandas_index(file.schema_arrow.metadata)
     for number, field in enumerate(file.schema_arrow, 1):
-        here = place(where, column=number)
+        here, name = place(where, column=number), repr(field.name[:60])
         if field.name in index:
             raise DataError(
-                "COLUMN_UNEXPECTED", f"column {field.name!r} is the index of a pandas DataFrame",
+                "COLUMN_UNEXPECTED", f"column {name} is the index of a pandas DataFrame",
                 where=here, expected="columns of features, after the label's",
                 remedy="write the file with DataFrame.to_parquet(…, index=False)",
             )
         if not _numeric(arrow.types, field.type):
             raise DataError(
-                "RECORD_NOT_A_NUMBER", f"column {field.name!r} has type {field.type}", where=here,
-                expected="columns of integers, floats, decimals or booleans",
+                "RECORD_NOT_A_NUMBER", f"column {name} has type {str(field.type)[:200]}",
+                where=here, expected="columns of integers, floats, decimals or booleans",
                 remedy="convert it to numbers, or leave it out",
             )
     if not file.metadata.num_rows:
         raise body_empty(where, _Parquet.sample)
     if not len(file.schema_arrow):
         raise DataError("RECORD_WIDTH", "there is no column", where=where, expected=_EXPECTED)
-    require_room(file.metadata.num_rows, len(file.schema_arrow), where)
+    limits.require(file.metadata.num_rows, len(file.schema_arrow) - labels, where)
 
 
 def _pandas_index(metadata: Mapping[bytes, bytes] | None) -> Sequence[Any]:
     """The columns that are a DataFrame's index: pandas reads them as none."""
     try:
         index = json.loads((metadata or {})[b"pandas"])["index_columns"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
     return index if isinstance(index, list) else ()
 

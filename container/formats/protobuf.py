@@ -111,7 +111,7 @@ def _entry(data: bytes, start: int, end: int) -> tuple[str, Tensor]:
         elif number == 2 and wire == _BYTES:
             tensor = _tensor_of(data, first, last)
     if tensor is None:
-        raise Malformed(f"{name!r} has no tensor of float32, float64 or int32")
+        raise Malformed(f"{name[:60]!r} has no tensor of float32, float64 or int32")
     return name, tensor
 
 

@@ -15,8 +15,8 @@ from byoa.container.errors import DataError
 from byoa.container.formats.base import Batch, Format, body_empty, columns, place, to_float32
 from byoa.container.formats.image import FORMAT as IMAGE
 from byoa.container.formats.image import IMAGE_BEGINNINGS, pixels
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.formats.recordio import payloads, whole_frames
-from byoa.container.formats.sparse import require_room
 from byoa.container.media_types import MediaType
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class _RecordIoImages(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """A record a frame, images as in formats.image, all of one size; labels where they are."""
         import numpy as np
@@ -51,7 +52,7 @@ class _RecordIoImages(Format):
         for number, payload in enumerate(payloads(data, where), 1):
             here = place(where, number)
             label, image = _parts(payload, here)
-            images.append(pixels(image, media, here).reshape(-1))
+            images.append(pixels(image, media, here, limits).reshape(-1))
             labels.append(label)
             if number == 1:
                 media = IMAGE.settled(image, media)
@@ -62,7 +63,7 @@ class _RecordIoImages(Format):
                     f" {len(images[0])} and {len(labels[0])}", where=here,
                     expected="images with the channels and labels of record 1",
                 )
-            require_room(number, len(images[0]), where)
+            limits.require(number, len(images[0]), where)
         if not images:
             raise body_empty(where, self.sample)
         if not labels[0]:

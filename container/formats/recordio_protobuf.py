@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from byoa.container.errors import DataError
 from byoa.container.formats import predictions as shapes
 from byoa.container.formats.base import Batch, Format, body_empty, place, to_float32
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.formats.protobuf import Malformed, Record, Tensor, read_record, write_record
 from byoa.container.formats.recordio import (
     HEADER_BYTES,
@@ -46,11 +47,12 @@ class _RecordIoProtobuf(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """Dense and sparse records. Labels are named in this format: `label_size` is not needed."""
         if not len(data):
             raise body_empty(where, self.sample)
-        return _decode_equal(data, where) or _decode_each(data, where)
+        return _decode_equal(data, where, limits) or _decode_each(data, where, limits)
 
     def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
         """Behind the last whole frame, or the last part of a record in several."""
@@ -81,7 +83,9 @@ FORMAT = _RecordIoProtobuf()
 # --- equal records --------------------------------------------------------------------------------
 
 
-def _decode_equal(data: bytes | memoryview, where: str | None) -> Batch | None:
+def _decode_equal(
+    data: bytes | memoryview, where: str | None, limits: Limits = LIMITS
+) -> Batch | None:
     """Dense records that differ in nothing but values; None where these are others."""
     import numpy as np
 
@@ -108,6 +112,7 @@ def _decode_equal(data: bytes | memoryview, where: str | None) -> Batch | None:
         position = end
     if (frames[:, position:] != frames[0, position:]).any():
         return None
+    limits.require(len(frames), len(features.values), where)
     labels = None if label is None else _squeeze(_values(frames, label))
     return Batch(_values(frames, features), labels)
 
@@ -147,7 +152,9 @@ def _payload_end(head: bytes) -> int:
 # --- any records ----------------------------------------------------------------------------------
 
 
-def _decode_each(data: bytes | memoryview, where: str | None) -> Batch:
+def _decode_each(
+    data: bytes | memoryview, where: str | None, limits: Limits = LIMITS
+) -> Batch:
     rows: list[Any] = []
     labels: list[Any] = []
     for number, payload in enumerate(payloads(data, where), 1):
@@ -161,8 +168,9 @@ def _decode_each(data: bytes | memoryview, where: str | None) -> Batch:
                 "LABEL_MISSING", "some records have a label and some have none", where=here,
                 expected="a label in every record or in none",
             )
-    features = stack(rows, where)
-    return Batch(features, _squeeze(stack(labels, where)) if labels else None)
+    features = stack(rows, where, limits)
+    limits = limits._replace(features=None)  # of the features alone
+    return Batch(features, _squeeze(stack(labels, where, limits)) if labels else None)
 
 
 def _record(payload: bytes, where: str | None) -> Record:
@@ -177,7 +185,8 @@ def _record(payload: bytes, where: str | None) -> Record:
 
 def _tensor(tensors: dict[str, Tensor], what: str, where: str | None) -> Tensor:
     if len(tensors) != 1 and _KEY not in tensors:
-        keys = f"keys {sorted(tensors)}" if tensors else f"no {what}"
+        names = ", ".join(repr(name[:60]) for name in sorted(tensors)[:5])
+        keys = f"keys {names}{', …' if len(tensors) > 5 else ''}" if tensors else f"no {what}"
         raise DataError(
             "BODY_MALFORMED", f"has {keys}", where=where,
             expected=f'{what} under the key "{_KEY}", or under one single key',

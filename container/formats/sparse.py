@@ -1,13 +1,13 @@
-"""Sparse records as dense rows, within a bound: a few bytes must not become gigabytes."""
+"""Sparse records as dense rows, within limits."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from byoa.container.errors import DataError
 from byoa.container.formats.base import columns, place
+from byoa.container.formats.limits import Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     Row: TypeAlias = "Sparse | NDArray[np.float32]"
 
-__all__ = ["MAX_DENSE_CELLS", "Sparse", "require_room", "sparse", "stack"]
+__all__ = ["Sparse", "sparse", "stack"]
 
-MAX_DENSE_CELLS = 1 << 28  # 1 GiB of float32
+# No width that is taken is near it, and the product of very many dimensions would take minutes.
+_WIDTH_END = 1 << 64
 
 
 class Sparse(NamedTuple):
@@ -37,28 +38,18 @@ def sparse(keys: Any, values: NDArray[np.float32], shape: Any, where: str | None
         raise _invalid("shape is missing or no array of whole numbers", where)
     if not _whole(keys) or len(keys) != len(values):
         raise _invalid("keys and values are not arrays of one length", where)
-    width = math.prod(shape)
+    width = _product(shape)
     outside = next((key for key in keys if key >= width), None)
     if outside is not None:
-        raise _invalid(f"key {outside} is outside of shape {list(shape)}", where)
+        shown = str(list(shape[:8]))[:200]
+        raise _invalid(f"key {str(outside)[:60]} is outside of shape {shown}", where)
     if len(set(keys)) != len(keys):
         raise _invalid("a key occurs twice", where)
     return Sparse(list(keys), values, width)
 
 
-def require_room(records: int, width: int, where: str | None) -> None:
-    """Raise DataError RECORD_TOO_WIDE where dense records would be more than `MAX_DENSE_CELLS`."""
-    if records * width > MAX_DENSE_CELLS:
-        raise DataError(
-            "RECORD_TOO_WIDE",
-            f"{records} records of {columns(width)} are too many for dense records", where=where,
-            expected=f"at most {MAX_DENSE_CELLS} values in one body or file",
-            remedy="send fewer records at once, or map the features to fewer columns",
-        )
-
-
-def stack(rows: Sequence[Row], where: str | None) -> NDArray[np.float32]:
-    """Rows of one width as (records, columns). Raises DataError RECORD_WIDTH, RECORD_TOO_WIDE."""
+def stack(rows: Sequence[Row], where: str | None, limits: Limits) -> NDArray[np.float32]:
+    """Rows of one width as (records, columns). Raises DataError RECORD_WIDTH, LimitExceeded."""
     import numpy as np
 
     width = _width(rows[0])
@@ -69,7 +60,7 @@ def stack(rows: Sequence[Row], where: str | None) -> NDArray[np.float32]:
                 f"has {columns(_width(row))}, expected {width or 'at least 1'}",
                 where=place(where, number), expected="as many values as record 1 has",
             )
-    require_room(len(rows), width, where)
+    limits.require(len(rows), width, where)
     matrix = np.zeros((len(rows), width), dtype=np.float32)
     for target, row in zip(matrix, rows, strict=True):
         if isinstance(row, Sparse):
@@ -81,6 +72,13 @@ def stack(rows: Sequence[Row], where: str | None) -> NDArray[np.float32]:
 
 def _width(row: Row) -> int:
     return row.width if isinstance(row, Sparse) else len(row)
+
+
+def _product(shape: Sequence[int]) -> int:
+    width = 0 if 0 in shape else 1
+    for length in shape:
+        width = min(width * length, _WIDTH_END)
+    return width
 
 
 def _whole(values: Any) -> bool:

@@ -28,6 +28,7 @@ from byoa.container.formats.base import (
     to_utf8,
 )
 from byoa.container.formats.json_text import number_texts
+from byoa.container.formats.limits import LIMITS, Limits
 from byoa.container.formats.lines import whole_lines
 from byoa.container.formats.number_text import exact, row, table
 from byoa.container.media_types import MediaType
@@ -62,12 +63,13 @@ class _Csv(Format):
         *,
         label_size: int = 0,
         where: str | None = None,
+        limits: Limits = LIMITS,
     ) -> Batch:
         """One record a line, all of one width; `nan` and `inf` are kept, an empty cell is not."""
         if len(data) <= _ROW_BYTES and isinstance(data, bytes) and not (media and media.parameters):
             single = row(data.rstrip(b"\r\n"))
             if single is not None:
-                return split_labels(single, label_size, where)
+                return split_labels(single, label_size, where, limits)
         body = to_utf8(data, media, where)
         if _CR in body:  # CRLF, or CR alone: then a line's end too
             body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -83,7 +85,7 @@ class _Csv(Format):
             matrix = to_float32(list(_quoted(body, where)))
         else:
             matrix = _decode(body, where)
-        return split_labels(matrix, label_size_of(media, label_size), where)
+        return split_labels(matrix, label_size_of(media, label_size), where, limits)
 
     def boundary(self, data: bytes | memoryview, media: MediaType | None = None) -> int | None:
         """Behind the last line. With headers None: those of later files look like records."""
@@ -209,16 +211,18 @@ def _quoted(body: bytes, where: str | None) -> Iterator[list[float]]:
 
 def _without_header(body: bytes, where: str | None) -> bytes:
     """What follows the first record, whose quoted names may hold line ends."""
-    head, _, rest = body.partition(b"\n")
-    while head.count(b'"') % 2 and rest:
-        more, _, rest = rest.partition(b"\n")
-        head += b"\n" + more
-    if head.count(b'"') % 2:
-        raise DataError(
-            "BODY_MALFORMED", "a quote in the header is not closed", where=where,
-            expected='names as in "a","b"',
-        )
-    return rest
+    start = quotes = 0
+    while start <= len(body):
+        end = body.find(b"\n", start)
+        end = len(body) if end < 0 else end
+        quotes += body.count(b'"', start, end)
+        if quotes % 2 == 0:
+            return body[end + 1:]
+        start = end + 1
+    raise DataError(
+        "BODY_MALFORMED", "a quote in the header is not closed", where=where,
+        expected='names as in "a","b"',
+    )
 
 
 def _texts(column: NDArray[Any] | list[Any]) -> list[bytes]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from byoa.container.errors import DataError
 from byoa.container.formats import recordio
 from byoa.container.formats.image import FORMAT, pixels
+from byoa.container.formats.limits import LimitExceeded, Limits
 from byoa.container.formats.recordio_images import FORMAT as FRAMES
 from byoa.container.media_types import UnsupportedMediaType, parse_media_type
 
@@ -196,10 +197,7 @@ def test_a_faulty_frame_is_named(body, code, where):
     assert (caught.value.code, caught.value.where) == (code, where)
 
 
-def test_many_images_are_bounded_as_other_records_are(monkeypatch):
-    from byoa.container.formats import sparse
-
-    monkeypatch.setattr(sparse, "MAX_DENSE_CELLS", 11)
-    with pytest.raises(DataError) as caught:
-        FRAMES.decode(recordio.frame(GREY) * 2)
-    assert caught.value.code == "RECORD_TOO_WIDE"
+def test_many_images_are_bounded_as_other_records_are():
+    with pytest.raises(LimitExceeded) as caught:
+        FRAMES.decode(recordio.frame(GREY) * 2, limits=Limits(values=11))
+    assert caught.value.code == "VALUES_TOO_MANY"

@@ -130,7 +130,7 @@ def test_a_small_body_cannot_ask_for_gigabytes():
     record = {"features": {"keys": [0], "shape": [2**14, 2**14], "values": [1]}}
     with pytest.raises(DataError) as caught:
         JSON.decode(body([record, record]))
-    assert caught.value.code == "RECORD_TOO_WIDE"
+    assert caught.value.code == "VALUES_TOO_MANY"
 
 
 def test_the_charset_of_a_document_is_honoured(decode):

@@ -113,9 +113,9 @@ def test_labels_are_required_where_the_caller_counts_on_them(decode):
         (b"1 1:2 2:3 1:4", "SPARSE_INVALID", "f record 1", "index 1 occurs twice"),
         (b"1 1:2\n2:3", "LABEL_MISSING", "f record 2", "not with a label"),
         (b"2:3\n1 1:2", "LABEL_MISSING", "f record 1", "not with a label"),
-        (b"1 1:1\n1 1:1 2000000000:1", "RECORD_TOO_WIDE", "f record 2", "2000000001 columns"),
-        (b"1 1:1\n1 " + b"9" * 40 + b":1", "RECORD_TOO_WIDE", "f record 2", "too many"),
-        (b"1 100000000:1\n" * 3, "RECORD_TOO_WIDE", "f record 1", "3 records of 100000001"),
+        (b"1 1:1\n1 1:1 2000000000:1", "VALUES_TOO_MANY", "f record 2", "2000000001 columns"),
+        (b"1 1:1\n1 " + b"9" * 40 + b":1", "RECORD_TOO_WIDE", "f record 2", "the limit is"),
+        (b"1 100000000:1\n" * 3, "VALUES_TOO_MANY", "f record 1", "3 records of 100000001"),
     ],
 )
 def test_a_fault_is_named_with_file_record_and_pair(body, code, where, message):
@@ -147,7 +147,7 @@ def test_a_parameter_that_cannot_be_honoured_is_refused(decode, parameters):
 def test_a_declared_width_is_bounded_as_a_found_one_is(decode):
     with pytest.raises(DataError) as caught:
         decode("text/libsvm; features=999999999", b"1 1:2", where="f")
-    assert (caught.value.code, caught.value.where) == ("RECORD_TOO_WIDE", "f")
+    assert (caught.value.code, caught.value.where) == ("VALUES_TOO_MANY", "f")
 
 
 @pytest.fixture(scope="module")

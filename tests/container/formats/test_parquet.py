@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from byoa.container.errors import AlgorithmError, DataError
-from byoa.container.formats import sparse
+from byoa.container.formats.limits import Limits
 from byoa.container.formats.parquet import FORMAT
 from byoa.container.media_types import UnsupportedMediaType
 
@@ -156,13 +156,12 @@ def test_a_file_that_is_no_table_is_refused(body, code, message):
     assert message in caught.value.message
 
 
-def test_a_small_file_of_very_many_equal_rows_is_refused_before_it_is_read(monkeypatch):
-    monkeypatch.setattr(sparse, "MAX_DENSE_CELLS", 1_000_000)
+def test_a_small_file_of_very_many_equal_rows_is_refused_before_it_is_read():
     body = written({name: np.zeros(600_000, np.int8) for name in "ab"})
     assert len(body) < 20_000
     with pytest.raises(DataError) as caught:
-        FORMAT.decode(body)
-    assert caught.value.code == "RECORD_TOO_WIDE"
+        FORMAT.decode(body, limits=Limits(values=1_000_000))
+    assert caught.value.code == "VALUES_TOO_MANY"
     assert "600000 records of 2 columns" in caught.value.message
 
 

@@ -235,7 +235,7 @@ def sparse(keys, shape, *values):
         (recordio.frame(message(b"\x0d" + bytes(4), kind=7)), "BODY_MALFORMED", "record 1",
          "varints"),
         (recordio.frame(message(floats(1), key=b"a") + message(floats(1), key=b"b")),
-         "BODY_MALFORMED", "record 1", "keys ['a', 'b']"),
+         "BODY_MALFORMED", "record 1", "keys 'a', 'b'"),
         (dense(1, 2) + dense(1), "RECORD_WIDTH", "record 2", "has 1 column, expected 2"),
         (dense(), "RECORD_WIDTH", "record 1", "has 0 columns"),
         (recordio.frame(message(floats(1)) + message(floats(1), where=2)) + dense(1),
