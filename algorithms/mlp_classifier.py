@@ -98,8 +98,12 @@ class MLPClassifier(Algorithm):
     def load(self, model_dir: Path, device: str) -> Model:
         try:
             shape = Shape(**json.loads((model_dir / DESCRIPTION).read_text(encoding="utf-8")))
-            network = Network(shape)
-            network.load_state_dict(safetensors.torch.load_file(model_dir / WEIGHTS))
+            # Tensors stay in the file, which is mapped: all workers of a server share its pages.
+            with torch.device("meta"):
+                network = Network(shape)
+            network.load_state_dict(
+                safetensors.torch.load_file(model_dir / WEIGHTS), assign=True
+            )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
             raise AlgorithmError(
                 "MODEL_UNREADABLE",

@@ -26,10 +26,10 @@ class Board:
     whether a failure is told, and whether workers end again and again."""
 
     def __init__(self, workers: int) -> None:
-        # Anonymous and shared, so that it outlives the fork: four numbers, then a byte a worker.
-        memory = memoryview(mmap.mmap(-1, 32 + workers))
-        self._numbers = memory[:32].cast("q")
-        self._loaded = memory[32 : 32 + workers]
+        # Anonymous and shared, so that it outlives the fork: five numbers, then a byte a worker.
+        memory = memoryview(mmap.mmap(-1, 40 + workers))
+        self._numbers = memory[:40].cast("q")
+        self._loaded = memory[40 : 40 + workers]
         self.wanted = workers
 
     @property
@@ -41,11 +41,13 @@ class Board:
     def complete(self) -> bool:
         return self.ready >= min(self.wanted, len(self._loaded))
 
-    def set_ready(self, slot: int, resident_bytes: int = 0) -> None:
-        """`resident_bytes`: what the worker takes with its model."""
+    def set_ready(self, slot: int, resident_bytes: int = 0, shared_bytes: int = 0) -> None:
+        """`resident_bytes`: what the worker takes with its model; `shared_bytes`: what of it the
+        next worker does not take once more."""
         if slot < len(self._loaded):
             self._loaded[slot] = 1
-            self._numbers[1] = max(resident_bytes, self.resident)
+            if resident_bytes - shared_bytes > self.resident - self.shared:
+                self._numbers[1], self._numbers[4] = resident_bytes, shared_bytes
 
     def first_to_tell(self) -> bool:
         first = self._numbers[3] == 0
@@ -65,6 +67,12 @@ class Board:
     def resident(self) -> int:
         """Bytes that a worker takes with its model, 0 before the first has loaded it."""
         return self._numbers[1]
+
+    @property
+    def shared(self) -> int:
+        """How many of these bytes all workers have in common: files that are mapped, and what the
+        master loaded."""
+        return self._numbers[4]
 
     @property
     def crashes(self) -> int:
@@ -99,10 +107,12 @@ class Crew:
         if not board.resident:
             return 1  # the first one is measured
         self._measured = True
-        fit = max(1, min(self._plan.workers, self._plan.memory // board.resident))
+        own = max(1, board.resident - board.shared)
+        fit = max(1, min(self._plan.workers, (self._plan.memory - board.shared) // own))
         board.wanted = fit
+        common = f", {size(board.shared)} of it shared" if board.shared else ""
         self._say(
-            f"a worker takes {size(board.resident)} with the model: {fit} of"
+            f"a worker takes {size(board.resident)} with the model{common}: {fit} of"
             f" {self._plan.workers} are started in {size(self._plan.memory)}"
         )
         return fit

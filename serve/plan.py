@@ -49,7 +49,7 @@ class Plan:
         return (
             f"byoa serve: {lane}, port {settings.port}, {self.workers} {plural} on {where}"
             f" ({found.cpu_source}){pinned}, {self.threads} compute thread(s) each,"
-            f" device {self.device}, {self._models(settings)},"
+            f" device {self.device}, {self._models(settings)}{_loaded(settings)},"
             f" workers as {self.user or account.own()}{self.user_note}"
         )
 
@@ -58,6 +58,10 @@ class Plan:
         if not settings.multi_model:
             return f"model {self.model_dir}"
         return f"many models in {hardware.size(self.models_bytes)} of each worker"
+
+
+def _loaded(settings: Settings) -> str:
+    return " loaded once for all" if settings.preload else ""
 
 
 def make_plan(

@@ -1,7 +1,7 @@
 """gunicorn as a library: its settings, and what happens around a fork.
 
-The master is this process, so SIGTERM reaches it. It opens the port and never loads a model;
-each worker loads its own, in the background.
+The master is this process, so SIGTERM reaches it. It opens the port; each worker loads its own
+model, in the background, unless BYOA_PRELOAD has the master do so first (serve/preloading.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gunicorn.arbiter import Arbiter
 
 from byoa.container import account, contract
 from byoa.container.errors import ByoaError, ContractError
-from byoa.container.hardware import resident_bytes
+from byoa.container.hardware import resident_bytes, shared_bytes
 from byoa.serve.access_log import AccessLog
 from byoa.serve.master import Board, Crew, Master
 from byoa.serve.meter import Meters
@@ -55,6 +55,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.direct: Any = None  # in a worker of the express lane, what needs no ASGI
         self.catalogue = Path()  # of a multi-model server: a directory that all workers see
         self.openings: Any = None  # in a worker process of the express lane
+        self._preloaded: Any = None
         self._worker: Any = None  # in a worker process, gunicorn's object for it
         self._slot = 0
         self._slots: dict[int, int] = {}  # worker's age → which CPU or GPU is its own
@@ -62,6 +63,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def run(self) -> NoReturn:
+        if self.settings.preload:
+            self._preload()
         master = os.getpid()
         made: list[Path] = []
         try:
@@ -78,6 +81,20 @@ class Server(BaseApplication):  # type: ignore[misc]
             if os.getpid() == master:
                 for path in made:
                     shutil.rmtree(path, ignore_errors=True)
+
+    def _preload(self) -> None:
+        """Load the model before anything is opened or forked, as the user that is to serve it."""
+        from byoa.serve.preloading import preload
+
+        if self.plan.user is not None:
+            account.become(self.plan.user)
+            self.plan = replace(self.plan, user=None)
+        load = partial(self._loader(), self.plan.model_dir)
+        try:
+            self._preloaded = preload(load, self.plan.device, self.settings.startup_timeout)
+        except BaseException as error:
+            _say(f"the model did not load: {_reason(error)}")
+            raise SystemExit(1) from None
 
     def _directory(self, prefix: str, *, in_memory: bool = False) -> Path:
         """A new directory that all workers share, and nobody else."""
@@ -271,6 +288,11 @@ class Server(BaseApplication):  # type: ignore[misc]
             device=plan.device, sessions=self.settings.sessions,
         )
 
+    def _model(self) -> Any:
+        if self._preloaded is not None:
+            return self._preloaded
+        return self._loader()(self.plan.model_dir)
+
     def _compute(self) -> Any:
         from byoa.serve.compute import Compute
 
@@ -284,7 +306,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         from byoa.serve.host import LOADING, Host
 
         host = Host(
-            partial(self._loader(), self.plan.model_dir),
+            self._model,
             self._compute(),
             startup_timeout=self.settings.startup_timeout,
             on_ready=self._ready,
@@ -302,7 +324,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _ready(self) -> None:
         self.watch.meter.set_models(1)
-        self.board.set_ready(self._slot, resident_bytes())
+        self.board.set_ready(self._slot, resident_bytes(), shared_bytes())
 
     def _others(self) -> str | None:
         """What this worker waits for besides itself, None when every worker has had the model."""
@@ -313,15 +335,10 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _failed(self, error: BaseException) -> None:
         """Tell why, once for all workers; end the server when /ping has had time to tell too."""
-        from byoa.serve.host import trace
-
         seconds = self.settings.failure_exit
         if self.board.first_to_tell():
-            text = str(error) if isinstance(error, ByoaError) and not error.__cause__ else (
-                trace(error).rstrip()
-            )
             print(
-                f"byoa serve: the model did not load: {text}\n"
+                f"byoa serve: the model did not load: {_reason(error)}\n"
                 f"byoa serve: /ping answers 503 with this reason; exit in {seconds:g} s"
                 " (BYOA_LOAD_FAILURE_SECONDS)",
                 file=sys.stderr, flush=True,
@@ -360,6 +377,13 @@ def _flask(core: Any) -> Any:
     from byoa.serve.application import create_app
 
     return create_app(core)
+
+
+def _reason(error: BaseException) -> str:
+    from byoa.serve.host import trace
+
+    plain = isinstance(error, ByoaError) and not error.__cause__
+    return str(error) if plain else trace(error).rstrip()
 
 
 def _say(text: str) -> None:

@@ -151,6 +151,9 @@ SETTINGS: tuple[Setting, ...] = (
             " server"),
     Setting("default_accept", ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT",), _text, "application/json",
             "the answer's type where a request has no Accept, or */* (ITK-04)"),
+    Setting("preload", ("BYOA_PRELOAD",), _flag, False,
+            "load the model once, before the workers are forked, which then share its memory; for a"
+            " model on the CPU whose load leaves no thread behind"),
     Setting("inline", ("BYOA_INLINE",), _flag, True,
             "run a model that proves quick, under a millisecond, without a change of thread"),
     Setting("pin", ("BYOA_PIN_WORKERS",), _flag, None,
@@ -205,6 +208,7 @@ class Settings:
     session_seconds: float
     sessions_path: str
     default_accept: str
+    preload: bool
     inline: bool
     pin: bool | None
     user: str
@@ -258,6 +262,8 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
     for variable, reason in REFUSED.items():
         if environ.get(variable, "").strip().lower() not in ("", "0", "false"):
             problems.append(f"{variable}={environ[variable]!r}: {reason}")
+    if values["preload"] and values["multi_model"]:
+        problems.append("BYOA_PRELOAD: models come and go while many are served; remove it")
     if values["asgi"] == "uvicorn" and not uvicorn_installed():
         problems.append("BYOA_ASGI_WORKER='uvicorn', but the extra is missing: install byoa[fast]")
     if problems:
