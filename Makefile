@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 WORKERS ?= auto
 
-.PHONY: help demo test sdk-v3 lint types clauses check bench clean \
+.PHONY: help demo test test-long sdk-v3 lint types clauses check bench clean \
         wheels image image-size test-docker lock audit
 .DELETE_ON_ERROR:
 
@@ -39,6 +39,11 @@ demo: $(VENV)/demo   ## train, deploy and evaluate on a local SageMaker, without
 
 test: $(VENV)/dev    ## run all tests that need no Docker
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+BODIES ?= 10000
+test-long: $(VENV)/dev   ## try BODIES faulty bodies for each format, in the codecs and on a server
+	BYOA_TEST_BODIES=$(BODIES) $(BIN)/python -m pytest -n $(WORKERS) \
+	  tests/container/formats/test_any_bytes.py tests/serve/test_any_body.py
 
 # The SageMaker Python SDK v3, an unmodified client under test, in an environment of its own: its
 # modules have the names of v2's. With it `make test` and `make test-docker` run its tests, too.

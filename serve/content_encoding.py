@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from byoa.container.errors import DataError
 
 _GZIP = 16 + zlib.MAX_WBITS
+_PIECE_BYTES, _LARGEST_BYTES = 1 << 12, 1 << 20
 CODINGS = ("gzip", "x-gzip", "identity")
 
 
@@ -29,22 +31,29 @@ def inflate(body: bytes, coding: str, limit: int) -> bytes:
             expected=f"one of {', '.join(CODINGS)}",
             remedy="send the body compressed by gzip, or as it is without the header",
         )
-    parts: list[bytes] = []
-    room = limit
     try:
-        while body:  # members may follow one another
-            member = zlib.decompressobj(_GZIP)
-            part = member.decompress(body, room + 1 if limit else 0)
-            parts.append(part)
-            room -= len(part)
-            if limit and room < 0:
-                raise TooLarge
-            if not member.eof:
-                raise zlib.error("the stream is cut off")
-            body = member.unused_data
+        return b"".join(_parts(memoryview(body), limit))
     except zlib.error as error:
         raise DataError(
             "BODY_MALFORMED", f"the body is not whole gzip: {error}",
             expected="what Content-Encoding gzip says: one or several gzip members",
         ) from None
-    return b"".join(parts)
+
+
+def _parts(body: memoryview, limit: int) -> Iterator[bytes]:
+    """The members that follow one another, inflated piece by piece: what zlib finds behind a
+    member's end it copies, and there may be very many members."""
+    position, room = 0, limit
+    while position < len(body):
+        member, size = zlib.decompressobj(_GZIP), _PIECE_BYTES
+        while not member.eof:
+            if position == len(body):
+                raise zlib.error("the stream is cut off")
+            piece = body[position : position + size]
+            part = member.decompress(piece, room + 1 if limit else 0)
+            position += len(piece) - len(member.unused_data)
+            size = min(2 * size, _LARGEST_BYTES)
+            yield part
+            room -= len(part)
+            if limit and room < 0:
+                raise TooLarge

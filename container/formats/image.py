@@ -61,9 +61,9 @@ class _Image(Format):
             )
         if not len(data):
             raise body_empty(where, self.sample)
-        pixels_ = pixels(data, media, where, limits).reshape(1, -1)
-        limits.require(*pixels_.shape, where)
-        return Batch(pixels_, None)
+        record = pixels(data, media, where, limits).reshape(1, -1)
+        limits.require(1, record.shape[1], where)
+        return Batch(record, None)
 
     def settled(
         self, data: bytes | memoryview, media: MediaType | None = None

@@ -139,7 +139,7 @@ def assemble(
         ], where, limits)
     else:
         features = _matrix(rows, where)
-        limits.require(*features.shape, where)
+        limits.require(len(rows), features.shape[1], where)
     return Batch(features, _labels(labels, where) if labels else None)
 
 

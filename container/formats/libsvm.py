@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -108,8 +109,7 @@ class _Records:
         except ValueError:
             raise _no_pair(tokens, here) from None
         if len(set(indices)) < len(indices):
-            seen: set[int] = set()
-            twice = next(index for index in indices if index in seen or seen.add(index))
+            twice = next(index for index, times in Counter(indices).items() if times > 1)
             raise DataError(
                 "SPARSE_INVALID", f"index {twice} occurs twice", where=here,
                 expected="each index once in a record",

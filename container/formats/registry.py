@@ -159,7 +159,7 @@ def _known(each: Format, media: MediaType) -> MappingProxyType[str, str]:
 
 def _not_acceptable(accept: str | None) -> NotAcceptable:
     return NotAcceptable(
-        "NOT_ACCEPTABLE", f"no answer can be given as Accept {accept!r}",
+        "NOT_ACCEPTABLE", f"no answer can be given as Accept {(accept or '')[:200]!r}",
         expected=_samples(_ANSWERS),
     )
 

@@ -6,62 +6,52 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from byoa.container.errors import DataError
 from byoa.container.formats import recordio, registry
-from byoa.container.media_types import MediaType, UnsupportedMediaType, parse_media_type
+from byoa.container.formats.limits import Limits
+from byoa.container.media_types import MediaType, UnsupportedMediaType
+from tests.faults import FORMATS, PARAMETERS, RUNS, bodies, many
 
-# Beginnings that lead past a format's first check, and what its own readers stumble over.
-BEGINNINGS = (
-    b"", b"\x93NUMPY\x01\x00", b"PAR1", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"{", b"[[",
-    recordio.MAGIC, recordio.frame(b"\x0a\x16\x0a\x06values")[:20], b"\xef\xbb\xbf", b"1 1:",
-    b"1,2\n",
-)
-TEXT = st.text("0123456789.,-+eEnaif:#\n\r\"[]{} \t\x00", max_size=60).map(str.encode)
-BODIES = st.builds(
-    lambda head, tail: head + tail,
-    st.sampled_from(BEGINNINGS), st.binary(max_size=120) | TEXT,
-)
-PARAMETERS = st.dictionaries(
-    st.sampled_from(
-        ["label_size", "header", "charset", "features", "first_index", "width", "channels"]
-    ),
-    st.sampled_from(["0", "1", "2", "3", "present", "utf-16", "zlib", "x", "-1", "999999999"]),
-    max_size=2,
-)
-KNOWN = {
-    name: parse_media_type(name) for each in registry.all() for name in each.media_types
-}
 ALLOWED_BYTES = 64 << 20
+LIMITS = Limits(values=1 << 20)
 
 
-@pytest.mark.parametrize("name", KNOWN)
-@settings(deadline=None)
-@given(body=BODIES, parameters=PARAMETERS, view=st.booleans(), label_size=st.integers(0, 2))
-def test_any_bytes_are_read_or_refused_with_a_code(name, body, parameters, view, label_size):
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("run", RUNS)
+@many
+@given(data=st.data(), parameters=PARAMETERS, view=st.booleans(), label_size=st.integers(0, 2))
+def test_any_bytes_are_read_or_refused_with_a_code(name, run, data, parameters, view, label_size):
     # pains 36
-    media = MediaType(KNOWN[name].type, KNOWN[name].subtype, parameters)
-    data = memoryview(body) if view else body
-    format_ = registry.find(name)
+    format_ = FORMATS[name]
+    kind, _, subtype = data.draw(st.sampled_from(format_.media_types)).partition("/")
+    media = MediaType(kind, subtype, parameters)
+    body = data.draw(bodies(name))
+    given_ = memoryview(body) if view else body
     try:
-        features, labels = format_.decode(data, media, label_size=label_size, where="f")
+        features, labels = format_.decode(
+            given_, media, label_size=label_size, where="f", limits=LIMITS
+        )
     except (DataError, UnsupportedMediaType) as error:
         assert error.code.isupper() and error.message
+        assert len(str(error)) < 2048
     else:
         assert features.dtype == np.float32 and features.ndim == 2 and features.size
         assert features.flags.writeable and features.flags.c_contiguous
         assert labels is None or len(labels) == len(features)
 
 
-@pytest.mark.parametrize("name", KNOWN)
-@settings(deadline=None)
-@given(body=BODIES, parameters=PARAMETERS)
-def test_any_bytes_have_a_boundary_within_them_or_none(name, body, parameters):
-    media = MediaType(KNOWN[name].type, KNOWN[name].subtype, parameters)
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("run", RUNS)
+@many
+@given(data=st.data(), parameters=PARAMETERS)
+def test_any_bytes_have_a_boundary_within_them_or_none(name, run, data, parameters):
+    kind, _, subtype = FORMATS[name].media_types[0].partition("/")
+    body = data.draw(bodies(name))
     try:
-        end = registry.find(name).boundary(body, media)
+        end = FORMATS[name].boundary(body, MediaType(kind, subtype, parameters))
     except UnsupportedMediaType as error:
         assert error.code == "MEDIA_TYPE_UNSUPPORTED"
     else:
