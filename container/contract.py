@@ -63,6 +63,9 @@ from byoa.container.contract_processing import (
 from byoa.container.errors import FAILURE_LIMIT_CHARACTERS
 
 __all__ = [
+    "ADAPTERS_PATH",
+    "ADAPTER_ALIAS_HEADER",
+    "ADAPTER_HEADER",
     "ALGORITHM_VARIABLE",
     "BASE_DIR_VARIABLE",
     "BIDIRECTIONAL_PATH",
@@ -177,6 +180,10 @@ INVOCATIONS_PATH = "/invocations"
 BIDIRECTIONAL_PATH = "/invocations-bidirectional-stream"
 BIDIRECTIONAL_SECONDS = 1800.0
 EXECUTION_PARAMETERS_PATH = "/execution-parameters"
+# LoRA adapters of an inference script (SESS-04); headers in lower case.
+ADAPTERS_PATH = "/adapters"
+ADAPTER_HEADER = "x-amzn-sagemaker-adapter-identifier"
+ADAPTER_ALIAS_HEADER = "x-amzn-sagemaker-adapter-alias"
 MODELS_PATH = "/models"  # of a multi-model server (MME-03)
 METRICS_PATH = "/metrics"  # in Prometheus's text format, where it is scraped (CWM-05)
 PING_TIMEOUT_SECONDS = 2.0

@@ -10,6 +10,8 @@
     loading           from a model directory to what answers:
         model             an algorithm with its model
         inference_script  an author's inference.py; script_place, script_code, handlers and others
+    adapters          LoRA adapters of a script; adapter_routes: loaded while the server runs
+    preloading        a model that is loaded before the fork
     host              a model's life in a worker; models and multi_model: many of them
     calls, streaming  what answers whole requests, and answers that are sent while they are made
     opening           a request to talk in both directions: who answers, or why nobody does
@@ -22,7 +24,8 @@
 from __future__ import annotations
 
 __all__ = [
-    "access_log", "application", "bridge", "calls", "compute", "conversation", "core", "express",
-    "failures", "host", "inference_script", "loading", "master", "messages", "meter", "metrics",
-    "model", "opening", "plan", "server", "settings", "streaming", "turn", "visit", "websocket",
+    "access_log", "adapters", "application", "bridge", "calls", "compute", "conversation", "core",
+    "express", "failures", "host", "inference_script", "loading", "master", "messages", "meter",
+    "metrics", "model", "opening", "plan", "preloading", "server", "settings", "streaming", "turn",
+    "visit", "websocket",
 ]

@@ -50,6 +50,10 @@ def create_app(core: Responder) -> Flask:
         for path in (contract.MODELS_PATH, f"{contract.MODELS_PATH}/<path:rest>"):
             app.add_url_rule(path, view_func=with_body, methods=["GET", "POST", "DELETE"])
 
+    if contract.ADAPTERS_PATH in core.routes:
+        for path in (contract.ADAPTERS_PATH, f"{contract.ADAPTERS_PATH}/<path:rest>"):
+            app.add_url_rule(path, view_func=with_body, methods=["POST", "DELETE"])
+
     @app.errorhandler(404)
     @app.errorhandler(405)
     def unknown(error: HTTPException) -> Response:

@@ -28,7 +28,8 @@ from byoa.container.errors import ByoaError, DataError
 from byoa.container.formats import registry
 from byoa.container.formats.base import Format
 from byoa.container.media_types import MediaType, parse_media_type
-from byoa.serve import opening, records
+from byoa.serve import adapter_routes, adapters, opening, records
+from byoa.serve.adapters import Adapters
 from byoa.serve.batching import Work
 from byoa.serve.calls import Call
 from byoa.serve.compute import Compute
@@ -50,6 +51,8 @@ ROUTES = {
     contract.INVOCATIONS_PATH: "POST",
     contract.EXECUTION_PARAMETERS_PATH: "GET",
     contract.METRICS_PATH: "GET",
+    contract.ADAPTERS_PATH: "POST",
+    f"{contract.ADAPTERS_PATH}/<name>": "DELETE",
 }
 # Decoding a body of this size takes about a millisecond. What is larger never runs on the event
 # loop, nor counts as a measure of how quick the model is.
@@ -89,6 +92,7 @@ class Responder(Failures, ABC):
         super().__init__(settings)
         self._metrics = metrics
         self._limits = settings.limits
+        self._adapters: Adapters | None = None  # where a model may have some
         self._workers = workers
         self._sessions = (
             Sessions(Path(settings.sessions_path), settings.session_seconds)
@@ -187,6 +191,11 @@ class Responder(Failures, ABC):
         if isinstance(target, Answer):
             return target
         loaded = target.loaded
+        if contract.ADAPTER_HEADER in headers and (
+            self._adapters is None or not isinstance(loaded, InferenceScript) or not loaded.adapts
+        ):
+            error = adapters.unsupported(headers[contract.ADAPTER_HEADER])
+            return self.refuse(request, 400, error.to_json())
         if len(request.body) > self.settings.payload_limit:
             refused = self.too_large(request, len(request.body))
             if refused is not None:
@@ -236,9 +245,21 @@ class Responder(Failures, ABC):
         if isinstance(session, Answer):
             return session
         default = self.settings.default_accept
-        return self._call(request, compute, lambda: script.respond(
-            request, default, request_id(request.headers), session, self._limits
-        ))
+        try:
+            adapter = adapters.asked(request.headers)
+        except DataError as error:
+            return self.refuse(request, 400, error.to_json())
+
+        def respond() -> Answer | Pieces:
+            if self._adapters is not None and script.adapts:
+                self._adapters.settle(script)
+                if adapter is not None:
+                    self._adapters.ready(script, adapter)
+            return script.respond(
+                request, default, request_id(request.headers), session, self._limits
+            )
+
+        return self._call(request, compute, respond)
 
     def _stream(
         self, request: Request, compute: Compute, loaded: Loaded, decoder: Format, media: MediaType
@@ -305,9 +326,16 @@ class Core(Responder):
     def __init__(
         self, host: Host, settings: Settings, metrics: Metrics, *, workers: int = 1,
         plan: Callable[[], Mapping[str, Any]] = dict, crashes: Callable[[], int] = int,
+        adapters: Adapters | None = None,
     ) -> None:
         super().__init__(settings, metrics, workers=workers, plan=plan, crashes=crashes)
         self._host = host
+        self._adapters = adapters
+
+    def answer(self, request: Request) -> Answer:
+        if adapter_routes.has(request.path):
+            return adapter_routes.answer(self, self._adapters, request)
+        return super().answer(request)
 
     def ping(self) -> Answer:
         """200 once the model is loaded and tried out, else 503 with the reason (HOST-21, 25)."""

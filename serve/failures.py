@@ -50,7 +50,8 @@ class Failures:
             return self.refuse(request, 413, over_limit(error))
         if isinstance(error, DataError):
             unsupported = str(fields.get("code", "")).startswith("MEDIA_TYPE")
-            return self.refuse(request, 415 if unsupported else 400, fields)
+            status = getattr(error, "status_code", 415 if unsupported else 400)
+            return self.refuse(request, status, fields)
         identity = request_id(request.headers)
         log.error(
             "request %s failed: %s", identity, fields["message"],

@@ -7,9 +7,11 @@ they take is that of a request in a batch, which is 0 here.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from byoa.container import contract
 from byoa.container.errors import AlgorithmError
 from byoa.serve.messages import Request
 from byoa.serve.pieces import Told
@@ -36,6 +38,10 @@ class Context:
             "batch_size": 1,
             "server_name": "byoa",
         }
+        headers: Mapping[str, str] = {} if request is None else request.headers
+        # The LoRA adapter that the request names, loaded; None for the model as it is.
+        self.adapter: str | None = headers.get(contract.ADAPTER_HEADER)
+        self.adapter_alias: str | None = headers.get(contract.ADAPTER_ALIAS_HEADER)
         self.session = session  # None where sessions are off, or the request has none
         self.status = 200
         self.content_type: str | None = None

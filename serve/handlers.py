@@ -7,6 +7,7 @@
     transform_fn(model, data, content_type, accept)        in place of the last three
     converse_fn(messages, model)                           yields what is said to a client
     pre_model_fn(model_dir), model_warmup_fn(model_dir, model)
+    load_adapter(model, name, path), unload_adapter(model, name)       both or none (SESS-04)
 
 The first six may take the request's context as one argument more.
 """
@@ -29,8 +30,11 @@ _ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "converse_fn": ("messages", "model"),
     "pre_model_fn": ("model_dir",),
     "model_warmup_fn": ("model_dir", "model"),
+    "load_adapter": ("model", "name", "path"),
+    "unload_adapter": ("model", "name"),
 }
-_WITHOUT_CONTEXT = ("pre_model_fn", "model_warmup_fn")
+_WITHOUT_CONTEXT = ("pre_model_fn", "model_warmup_fn", "load_adapter", "unload_adapter")
+_ADAPTER = ("load_adapter", "unload_adapter")
 _PARTS = ("input_fn", "predict_fn", "output_fn")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -67,6 +71,13 @@ def find(module: ModuleType) -> dict[str, Handler]:
             "HANDLERS_AMBIGUOUS", f"transform_fn is defined beside {', '.join(both)}",
             where=where, expected="transform_fn alone, or input_fn, predict_fn and output_fn",
             remedy="remove what is not meant",
+        )
+    one = [name for name in _ADAPTER if name in found]
+    if len(one) == 1:
+        raise AlgorithmError(
+            "HANDLERS_MISSING", f"{one[0]} is defined without the other", where=where,
+            expected="load_adapter(model, name, path) and unload_adapter(model, name)",
+            remedy="define both, or neither",
         )
     return found
 

@@ -41,6 +41,18 @@ class InferenceScript:
         self._model_dir = model_dir
         self._device = device
 
+    @property
+    def adapts(self) -> bool:
+        """Whether the script loads LoRA adapters."""
+        return "load_adapter" in self._functions
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Raises what the author's function raises."""
+        self._functions["load_adapter"](self._model, name, str(path))
+
+    def unload_adapter(self, name: str) -> None:
+        self._functions["unload_adapter"](self._model, name)
+
     def respond(
         self, request: Request, default_accept: str, request_id: str,
         session: Session | None = None, limits: Limits = LIMITS,

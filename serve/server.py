@@ -53,6 +53,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self.meters = Meters(plan.workers)
         self.watch = Watch(self.meters.of(0))  # each worker's own after its fork
         self.direct: Any = None  # in a worker of the express lane, what needs no ASGI
+        self.adapters: Path | None = None  # of an inference script: such a directory, too
         self.catalogue = Path()  # of a multi-model server: a directory that all workers see
         self.openings: Any = None  # in a worker process of the express lane
         self._preloaded: Any = None
@@ -71,6 +72,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             if self.settings.multi_model:
                 made.append(self._directory("byoa-models-"))
                 self.catalogue = made[-1]
+            elif self._by_script():
+                made.append(self._directory("byoa-adapters-", in_memory=True))
+                self.adapters = made[-1]
             if self.settings.sessions:
                 if not self.settings.sessions_path:
                     made.append(self._directory("byoa-sessions-", in_memory=True))
@@ -95,6 +99,18 @@ class Server(BaseApplication):  # type: ignore[misc]
         except BaseException as error:
             _say(f"the model did not load: {_reason(error)}")
             raise SystemExit(1) from None
+
+    def _by_script(self) -> bool:
+        """Whether a script is to answer; where that cannot be said, a worker says why."""
+        from byoa.serve import script_place
+
+        plan = self.plan
+        try:
+            return script_place.find(
+                plan.model_dir, algorithm=plan.algorithm, program=plan.program, code=plan.code
+            ) is not None
+        except (ByoaError, OSError):
+            return False
 
     def _directory(self, prefix: str, *, in_memory: bool = False) -> Path:
         """A new directory that all workers share, and nobody else."""
@@ -236,12 +252,16 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _core(self) -> Any:
         if self.settings.multi_model:
             return self._many()
+        from byoa.serve.adapters import Adapters
         from byoa.serve.core import Core
         from byoa.serve.metrics import Metrics
 
+        adapters = None if self.adapters is None else (
+            Adapters(self.adapters, contract.Layout.from_environment())
+        )
         return Core(
             self._host(), self.settings, Metrics(self.meters), workers=self.plan.workers,
-            plan=self._told, crashes=self._crashes,
+            plan=self._told, crashes=self._crashes, adapters=adapters,
         )
 
     def _told(self) -> dict[str, Any]:
