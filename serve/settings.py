@@ -101,7 +101,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("host", (contract.BIND_VARIABLE,), _text, "0.0.0.0",  # noqa: S104 - HOST-10
             "address to listen on; in a container all, for the platform calls from outside"),
     Setting("workers", ("BYOA_WORKERS", "SAGEMAKER_MODEL_SERVER_WORKERS"), _integer(1, 1024), None,
-            "worker processes, each with its copy of the model; default one a usable CPU"),
+            "worker processes; default one a usable CPU"),
     Setting("timeout",
             ("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "SAGEMAKER_MODEL_SERVER_TIMEOUT"),
             _seconds(1, 3600), contract.INVOCATION_TIMEOUT_SECONDS,
