@@ -21,6 +21,7 @@ LAYERS = ("HTTP server and sockets", "door, counts and routing", "checks and neg
 def layers(base: Path, request: bytes, on_the_wire: float) -> dict[str, float]:
     """Microseconds of each layer; `on_the_wire`: the server's CPU a request, under load."""
     from byoa.container.formats import registry
+    from byoa.container.formats.limits import LIMITS
     from byoa.container.hardware import measure
     from byoa.container.media_types import parse_media_type
     from byoa.serve import records
@@ -48,7 +49,7 @@ def layers(base: Path, request: bytes, on_the_wire: float) -> dict[str, float]:
         asyncio.run(calls(application, scope, body, CALLS)) / CALLS for _ in range(ROUNDS)
     ])
     prepare = least(lambda: core.prepare(given))
-    decode = least(lambda: records.decode(decoder, body, media, None))
+    decode = least(lambda: records.decode(decoder, body, media, None, LIMITS))
     predict = least(lambda: job.work.model.predict(job.work.features))
     encode = least(lambda: core.finish(job, outcome))
     values = (
