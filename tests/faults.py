@@ -186,7 +186,16 @@ _deep = st.builds(
     st.sampled_from([b"[", b'{"features":', b"[[1],", b'{"instances":[', b'{"data":{"features":']),
     st.sampled_from([1, 900, 2_000, 150_000]), st.sampled_from([b"", b"1", b"]" * 900]),
 )
-_json = st.builds(lambda value: json.dumps(value).encode(), _documents) | _deep
+_some = st.lists(_number | st.none() | st.booleans(), max_size=4) | _number | st.none()
+_tensor = st.fixed_dictionaries({"values": _some}, optional={"keys": _some, "shape": _some})
+_features = st.fixed_dictionaries(
+    {"features": _some | _tensor}, optional={"label": _some | _tensor}
+)
+_nearly = st.one_of(
+    _features, _features.map(lambda each: {"data": each}),
+    st.lists(_features, max_size=3).map(lambda each: {"instances": each}),
+)
+_json = st.builds(lambda value: json.dumps(value).encode(), _documents | _nearly) | _deep
 
 
 def _again(text: str, times: int) -> bytes:
