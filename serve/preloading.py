@@ -13,6 +13,7 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,7 @@ from byoa.container.errors import AlgorithmError, ContractError
 
 Model = TypeVar("Model")
 
+_ENDING_SECONDS = 1.0
 _TASKS = Path("/proc/self/task")
 
 
@@ -45,7 +47,7 @@ def preload(load: Callable[[], Model], device: str, seconds: float) -> Model:
     finally:
         limit.cancel()
         limit.join()
-    others = _other_threads()
+    others = _left_threads()
     if others:
         raise AlgorithmError(
             "PRELOAD_THREADS",
@@ -59,6 +61,14 @@ def preload(load: Callable[[], Model], device: str, seconds: float) -> Model:
     gc.collect()
     gc.freeze()
     return model
+
+
+def _left_threads() -> list[str]:
+    """The threads that stay: one that has ended, as Python sees it, is there a moment longer."""
+    until = time.monotonic() + _ENDING_SECONDS
+    while (others := _other_threads()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return others
 
 
 def _other_threads() -> list[str]:
