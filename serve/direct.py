@@ -75,6 +75,9 @@ class Connection(Protocol):
         """Send an answer 200 of which `head` is the content type; False where that may not be
         done now."""
 
+    def answered(self) -> None:
+        """An exchange that was sent whole has been counted: the next has its turn."""
+
     def hand_over(self, exchange: Exchange, begun: Begun) -> bool:
         """Let the ASGI application answer; False where the client has left."""
 
@@ -154,6 +157,14 @@ class Direct:
         self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Any
     ) -> None:
         """The model has answered, or will on its thread."""
+        try:
+            self._take(exchange, connection, job, outcome)
+        except Exception as error:  # of ours, or an author's exception with a mind of its own
+            self._hand_over(exchange, connection, Begun(job.request, error))
+
+    def _take(
+        self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Any
+    ) -> None:
         if exchange.response_complete:  # its client has left meanwhile
             if isinstance(outcome, Future):
                 _give_up(outcome)
@@ -180,7 +191,8 @@ class Direct:
         exchange.outcome = None
         if exchange.timer is not None:
             exchange.timer.cancel()
-        self._told(exchange, connection, job, outcome.exception() or outcome.result())
+        error = outcome.exception()
+        self._told(exchange, connection, job, outcome.result() if error is None else error)
 
     def _too_late(self, exchange: Exchange, connection: Connection, job: Job | Call) -> None:
         if exchange.outcome is not None:
@@ -200,6 +212,7 @@ class Direct:
             exchange.visit.status = 200
             exchange.visit.bytes_out = len(body)
             self.left(exchange)
+            connection.answered()
         elif not self._hand_over(exchange, connection, Begun(request, answer)):
             if isinstance(body, Stream):
                 body.close()

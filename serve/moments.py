@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from byoa.serve.compute import Compute
 from byoa.serve.core import Job
+from byoa.serve.failures import log
 
 # Is given the predictions of its job, a Future for them, or the exception to answer with.
 Tell = Callable[[Any], None]
@@ -30,6 +31,13 @@ class Moments:
 
     def _predict(self, compute: Compute) -> None:
         moment = self._jobs.pop(compute)
-        outcomes = compute.attempt([job.work for job, _ in moment])
+        outcomes: Sequence[Any]
+        try:
+            outcomes = compute.attempt([job.work for job, _ in moment])
+        except Exception as error:  # of ours: nobody may be left waiting
+            outcomes = [error] * len(moment)
         for (_, tell), outcome in zip(moment, outcomes, strict=True):
-            tell(outcome)
+            try:
+                tell(outcome)
+            except Exception:
+                log.exception("an outcome could not be told")

@@ -9,9 +9,11 @@ at the clock.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from byoa.serve.direct import BEGUN, Begun, Direct, Exchange
@@ -44,10 +46,13 @@ class Protocol(HttpToolsProtocol):
         self._read_timeout = settings.read_timeout
         self._head_limit = settings.head_limit
         self._requests = 0  # that have come in whole
-        self._received = 0  # bytes of the next one, head and body
-        self._packet = 0  # bytes that came last
+        self._begun = False  # whether some of the next one has
+        self._whole = False  # whether the last has come in to its end, and nothing of the next
         self._in_head = False
-        self._whole = False  # whether the last request has come in, and nothing of the next
+        self._packet = 0  # bytes that came last
+        self._unfinished = 0  # bytes of packets that finished no head and no part of a body
+        self._overlong = False  # the head that came last is refused
+        self._running: Any = None  # the cycle that is being answered, or its Exchange
         self._exchange: Exchange | None = None  # whose body is coming in
         self._due: Exchange | None = None  # which is to be answered
         self._ending = False
@@ -60,11 +65,19 @@ class Protocol(HttpToolsProtocol):
         self._unsent = 0
         self._unsent_since = 0.0
 
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._exchange = None  # its body will not come
-        if isinstance(self.cycle, Exchange):
-            self._direct.left(self.cycle)
+        running, self._running, self._exchange = self._running, None, None
+        self.pipeline.clear()  # nobody waits for their answers
+        if isinstance(running, Exchange):
+            self._direct.left(running)
+        elif running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
 
     def shutdown(self) -> None:
         """The server stops: what is being answered is the last, or else what comes at once."""
@@ -76,7 +89,7 @@ class Protocol(HttpToolsProtocol):
 
     def _close_idle(self) -> None:
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and (self._whole or not self._received) and self in self.connections:
+        if idle and (self._whole or not self._begun) and self in self.connections:
             self.transport.close()
 
     # --- what comes in ---
@@ -84,46 +97,69 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._ending or self._refusal is not None:
             return
-        if self._whole:
-            self._received = 0
-        self._received += len(data)
         self._packet = len(data)
+        self._unfinished += len(data)
+        self._begun = True
         HttpToolsProtocol.data_received(self, data)
-        # A header that does not end stays in the parser, which tells nothing of it.
-        if self._received > self._head_limit and not self._ending and (
-            self._in_head or self._head_bytes() > self._head_limit
-        ):
-            self._refuse(431, *head_too_large(self._head_limit), current=not self._in_head)
+        # A header that does not end stays in the parser, which tells nothing of it; so does a
+        # trailer.
+        if not self._ending and (self._overlong or self._unfinished > self._head_limit):
+            self._refuse(431, *head_too_large(self._head_limit))
         self._answer_due()
 
     def on_message_begin(self) -> None:
         # uvicorn makes ASGI's scope here, which many requests do without.
+        if self._overlong:
+            return
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self._in_head = True
+        self._in_head = self._begun = True
         self._whole = False
-        self._received = self._packet  # what came before is of another request
+        self._unfinished = 0  # what came before is of another request
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer, which nobody asks for
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._overlong:
+            return
         self._in_head = False
-        cycle, parser = self.cycle, self.parser
         if (
-            parser.get_method() == b"POST" and (cycle is None or cycle.response_complete)
+            self._unfinished + self._packet > self._head_limit
+            and self._head_bytes() > self._head_limit
+        ):
+            self._overlong = True
+            return
+        self._unfinished = 0
+        cycle, parser = self.cycle, self.parser
+        answered = cycle is None or cycle.response_complete
+        if (
+            parser.get_method() == b"POST" and answered
             and parser.should_keep_alive() and parser.get_http_version() == "1.1"
             and not (self.expect_100_continue or parser.should_upgrade() or self.flow.write_paused)
         ):
-            self._exchange = self.cycle = self._direct.open(self.url, self.headers)
-            if self._exchange is not None:
-                self._exchange.keep_alive = not self._stopping
+            exchange = self._direct.open(self.url, self.headers)
+            if exchange is not None:
+                exchange.keep_alive = not self._stopping
+                self._exchange = self.cycle = self._running = exchange
                 return
-            self.cycle = cycle
         self.scope = self._new_scope(self.headers)
         super().on_headers_complete()
+        if answered:
+            self._running = self.cycle
         if self._stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
+        if self._overlong:
+            return
+        self._unfinished = 0
         exchange = self._exchange
         if exchange is None:
             super().on_body(body)
@@ -131,8 +167,12 @@ class Protocol(HttpToolsProtocol):
             exchange.body = exchange.body + body if exchange.body else body
 
     def on_message_complete(self) -> None:
+        if self._overlong:
+            return
         self._whole = True
+        self._begun = False
         self._requests += 1
+        self._unfinished = 0
         if self._exchange is None:
             super().on_message_complete()
         else:
@@ -148,7 +188,7 @@ class Protocol(HttpToolsProtocol):
         path, _, query = self.url.partition(b"?")
         if (
             self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET"
-            or self._head_bytes() > self._head_limit  # it is answered 431
+            or not (self.cycle is None or self.cycle.response_complete)  # it must be answered first
         ):
             return None
         return self._openings.find(
@@ -167,8 +207,8 @@ class Protocol(HttpToolsProtocol):
         opening, connections = self._opening, self.connections
         if opening is None:
             return
-        self._answer_due()
         connections.discard(self)
+        self._unset_keepalive_if_required()
 
         def lost(error: Exception | None) -> None:
             connections.discard(socket)
@@ -201,15 +241,22 @@ class Protocol(HttpToolsProtocol):
         )
         if close:
             transport.close()
+        return True
+
+    def answered(self) -> None:
         if self.pipeline or self._refusal is not None:
             self.on_response_complete()
         else:  # there the timer of an idle connection is set, which `sweep` does for us
             self.server_state.total_requests += 1
-        return True
 
     def on_response_complete(self) -> None:
+        following = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
-        if self._refusal is not None and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if following is not None:
+            self._running = following
+        if self._refusal is not None and (following is None or following.more_body):
             self._refuse(*self._refusal)
 
     def hand_over(self, exchange: Exchange, begun: Begun) -> bool:
@@ -230,6 +277,7 @@ class Protocol(HttpToolsProtocol):
         cycle.more_body = False
         if self.cycle is exchange:  # else the next request has come in meanwhile
             self.cycle = cycle
+        self._running = cycle
         self._start_asgi_task(cycle, self.app)
         return True
 
@@ -265,34 +313,27 @@ class Protocol(HttpToolsProtocol):
 
     def _what_is_owed(self) -> tuple[int, bool] | None:
         """By the client: how many requests it has sent, and whether it is within the next. None
-        where a request is being answered, or uvicorn's own timer runs."""
-        if self.pipeline:
-            return None  # reading waits for us
-        if not self._whole:
-            return self._requests, self._received > 0
-        if isinstance(self.cycle, Exchange) and self.cycle.response_complete:
-            return self._requests, False
-        return None
+        where a request is being answered, for reading waits for us."""
+        answered = self.cycle is None or self.cycle.response_complete
+        if self.pipeline or (self._whole and not answered):
+            return None
+        return self._requests, not self._whole and self._begun
 
     def _head_bytes(self) -> int:
         headers = self.headers or ()
         return len(getattr(self, "url", b"")) + sum(len(n) + len(v) for n, v in headers)
 
-    def _refuse(
-        self, status: int, answer: bytes, identity: str, *, current: bool = False
-    ) -> None:
-        """Say why, then end the connection; whoever is answering the request is told. `current`: it
-        is the request that has come whole that is refused, not what follows."""
-        if current:
-            self._due = None
-        else:
-            self._answer_due()
+    def _refuse(self, status: int, answer: bytes, identity: str) -> None:
+        """Say why the request that is coming in is refused, then end the connection. Where those
+        before it have no answers yet, they come first."""
+        self._answer_due()
         cycle = self.cycle
         running = cycle is not None and not cycle.response_complete
-        if running and not (current or cycle.more_body or self._exchange is not None):
+        within = running and (self._exchange is not None or cycle.more_body)
+        if running and not (within and cycle is self._running):
             self._refusal = status, answer, identity  # its turn comes
             return
-        if running:
+        if within:  # whoever is answering the request already is told
             if not cycle.response_started:  # else it would be read as part of that
                 self.transport.write(answer)
             visit: Visit | None = (
@@ -302,7 +343,7 @@ class Protocol(HttpToolsProtocol):
                 visit.status, visit.request_id = status, identity
             cycle.disconnected = True
             cycle.message_event.set()
-        elif cycle is None or self._in_head or self._whole:  # it is the next that is refused
+        elif cycle is None or self._in_head or self._overlong or self._whole:
             self.transport.write(answer)
             self._direct.watch.refused("", "", status, identity)
         # else it has its answer, and goes on sending all the same
@@ -314,3 +355,15 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+
+
+class _Flow(FlowControl):
+    """Reads no more while requests are queued: each that is begun would let in another packet."""
+
+    def __init__(self, transport: Any, pipeline: Collection[Any]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()

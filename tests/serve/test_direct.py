@@ -6,10 +6,12 @@ Every door must answer alike: the same tests run against all of them.
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +145,69 @@ def test_what_follows_a_request_and_is_no_http_is_refused_behind_its_answer(quic
         assert client.is_closed()
 
 
+def test_what_follows_is_refused_behind_an_answer_of_the_models_thread(servers, door):
+    server = servers(door, BYOA_INLINE="0", BYOA_MAX_HEAD_BYTES="1024")
+    for following, code in (
+        (b"\x00 is no HTTP\r\n\r\n", b"REQUEST_MALFORMED"),
+        (request("1,2,3,4\n", "X-Long: " + "a" * 2000), b"HEAD_TOO_LARGE"),
+    ):
+        with Client(server) as client:
+            client.send(request("906,0,0,0\n"), following)
+            assert client.prediction() == 906.0
+            status, _, body = client.answer()
+            assert status in (400, 431) and code in body
+            assert client.is_closed()
+    server.wait_for(lambda: "byoa_requests_in_flight 1\n" in metrics(server))
+
+
+def test_thousands_of_requests_in_one_go_are_all_answered(quick):
+    """Whatever part of a head the last packet ends with."""
+    with Client(quick) as client:
+        sender = threading.Thread(target=client.send, args=(request() * 3000,))
+        sender.start()
+        assert {client.prediction() for _ in range(3000)} == {30.0}
+        sender.join()
+
+
+def test_a_client_that_sends_without_reading_does_not_fill_the_memory(servers):
+    server = servers("express", BYOA_MAX_BATCH="1", BYOA_INLINE="0")
+    (worker,) = server.workers()
+    data = request("906,0,0,0\n") * 1000
+    with Client(server) as client:
+        client.socket.setblocking(False)
+        before, sent, until = resident(worker), 0, time.monotonic() + 3
+        while time.monotonic() < until and sent < 30 << 20:
+            try:
+                sent += client.socket.send(data)
+            except BlockingIOError:
+                time.sleep(0.01)
+        grown = resident(worker) - before
+    assert grown < 60 << 20, f"{grown >> 20} MB for {sent >> 20} MB"
+    assert server.ping() == 200
+
+
+def test_of_many_requests_that_a_client_leaves_behind_only_the_first_is_answered(servers):
+    """While they are queued nothing is read, so that it is the first answer that does not arrive.
+    """
+    server = servers("express", BYOA_MAX_BATCH="1", BYOA_INLINE="0")
+    with Client(server) as slow:
+        slow.send(request("914,0,0,0\n"))
+        for _ in range(5):
+            with Client(server) as leaving:
+                leaving.send(request("914,0,0,0\n") * 3, b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert slow.prediction() == 914.0
+    assert server.invoke().status == 200
+    assert "byoa_predict_seconds_count 7\n" in metrics(server)
+
+
+def test_a_trailer_is_no_header(server):
+    """Who looks at the headers in front of the server must see what it sees."""
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Client(server) as client:
+        client.send(head, b"8\r\n1,2,3,4\n\r\n0\r\nContent-Type: text/csv\r\n\r\n")
+        assert client.answer()[0] == 415
+
+
 def test_a_connection_lives_on_behind_every_error(quick):
     with Client(quick) as client:
         for row, status in (("902,0,0,0\n", 500), ("1,2\n", 400), ("904,0,0,0\n", 500),
@@ -214,6 +279,16 @@ def test_a_direct_answer_is_counted_and_logged_with_its_times(servers, door):
     server.wait_for(lambda: "byoa_requests_in_flight 1\n" in metrics(server))
 
 
+@pytest.mark.parametrize("door", ["express", "express-gunicorn"])
+def test_an_empty_line_is_no_sign_of_life(servers, door):
+    """On the Flask door it takes a thread, until BYOA_READ_TIMEOUT."""
+    server = servers(door, BYOA_KEEPALIVE="2")
+    with Client(server) as client:
+        client.send(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n").answer()
+        client.send(b"\r\n").socket.settimeout(30)
+        assert client.is_closed()
+
+
 def test_an_idle_connection_is_closed_after_its_time_and_not_before(servers, door):
     """HOST-11: counted from its last answer, not from its beginning."""
     server = servers(door, BYOA_KEEPALIVE="5")
@@ -283,6 +358,11 @@ def keep_asking(server, anew: bool, told: list[str]) -> None:
                 except (OSError, AssertionError) as error:
                     told.append("refused" if anew else repr(error))
                     return
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def metrics(server) -> str:

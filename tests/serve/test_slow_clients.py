@@ -96,6 +96,21 @@ def test_a_head_that_never_ends_is_not_kept_in_memory(impatient, header):
     assert memory(impatient) - before < 32 << 20
 
 
+def test_a_trailer_that_never_ends_is_not_kept_in_memory(impatient):
+    before = memory(impatient)
+    with impatient.raw() as client:
+        ending = False
+        try:
+            client.sendall(CHUNKED + b"0\r\nX: ")
+            for _ in range(1000):
+                client.sendall(b"a" * 100_000)
+        except OSError:
+            ending = True
+        assert ending or ended(client)
+    assert impatient.invoke().status == 200
+    assert memory(impatient) - before < 32 << 20
+
+
 def test_a_chunked_body_that_never_ends_is_cut_off_in_bounded_memory(impatient):
     """HOST-32: refused with 413, or with 408 where that comes first."""
     before = memory(impatient)
