@@ -13,6 +13,10 @@ SCRIPT = '''
 import json, os
 from byoa.container.errors import DataError
 
+class Falsy(Exception):
+    def __len__(self):
+        return 0
+
 def model_fn(model_dir):
     return {"factor": float(open(os.path.join(model_dir, "factor.txt")).read())}
 
@@ -36,6 +40,8 @@ def predict_fn(data, model, context):
         raise SystemExit(3)
     if data == [15.0]:
         next(iter([]))
+    if data == [16.0]:
+        raise Falsy()
     context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes",
                                 context.get_request_header(0, "X-Amzn-SageMaker-Custom-Attributes"))
     return [value * model["factor"] for value in data]
@@ -92,6 +98,7 @@ def test_what_the_functions_raise_is_the_answer(servers, door):
     for body in ("14", "15"):  # the end of a worker, and of a loop
         ended = server.invoke(body)
         assert (ended.status, ended.json["code"]) == (500, "PREDICT_ENDED")
+    assert server.invoke("16").status == 500  # an exception that is false
     text = server.invoke(b"\xff", "text/csv")
     assert (text.status, text.json["code"]) == (400, "BODY_MALFORMED")
     assert server.ping() == 200

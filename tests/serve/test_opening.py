@@ -159,3 +159,22 @@ def test_a_script_s_conversation_that_cannot_be_called_fails_the_load(tmp_path):
     script("async def converse_fn(messages, model): yield 1\n")(tmp_path)
     with pytest.raises(AlgorithmError, match="converse_fn is asynchronous"):
         load(tmp_path, alone=False)
+
+
+def test_who_still_waits_for_an_answer_opens_no_conversation(servers):
+    """Its answer would be a part of the conversation."""
+    server = servers("express", prepare=algorithm(), PLACES=".", BYOA_INLINE="0")
+    head = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
+    row = b"1,2,3,4\n" * 500
+    with server.raw() as client:
+        client.sendall(
+            b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(row), row)
+            + f"GET {PATH} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode()
+        )
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == 200 and b"model" in answer.read()
+        client.settimeout(SECONDS)
+        assert b"HTTP/1.1 101" not in client.recv(65536)
+    assert server.ping() == 200
