@@ -151,6 +151,7 @@ class Direct:
         if exchange.timer is not None:
             exchange.timer.cancel()
         exchange.response_complete = True
+        exchange.body = b""  # an idle connection keeps its last exchange
         self.watch.leave(exchange.visit, exchange.visit.headers)
 
     def _told(
