@@ -1,7 +1,7 @@
 """Where a request's time on the server goes, layer by layer: `serving.py --profile` prints it.
 
-The application is called in this process, without sockets, and so is each of its steps; what the
-server's CPU takes under load beyond that is the HTTP server, the event loop and the kernel.
+A connection is given its bytes in this process, without sockets, and so is each of the steps behind
+it; what the server's CPU takes under load beyond that is the kernel's and the event loop's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS, CALLS = 7, 300
-LAYERS = ("HTTP server and sockets", "door, counts and routing", "checks and negotiation", "decode",
+LAYERS = ("kernel and event loop", "HTTP, door and counts", "checks and negotiation", "decode",
           "queue and batching", "predict", "encode")
 
 
@@ -33,11 +33,9 @@ def layers(base: Path, request: bytes, on_the_wire: float) -> dict[str, float]:
     settings = read({"BYOA_WORKERS": "1"})
     server = Server(settings, make_plan(settings, measure()))
     application, core = server.load(), server._core()
-    scope, body = scope_of(request)
-    given = request_of(scope, body)
-    while core.ping().status != 200:
+    given = request_of(request)
+    while core.ping().status != 200 or server.direct._core.ping().status != 200:
         time.sleep(0.01)
-    asyncio.run(calls(application, scope, body, 200))  # until the model has proved to be quick
     for _ in range(200):
         core.answer(given)
     job = core.prepare(given)
@@ -45,11 +43,9 @@ def layers(base: Path, request: bytes, on_the_wire: float) -> dict[str, float]:
     decoder, media = registry.find(content_type), parse_media_type(content_type)
     outcome = ended(core.start(job))
     start = least(lambda: ended(core.start(job)))
-    whole = least_of([
-        asyncio.run(calls(application, scope, body, CALLS)) / CALLS for _ in range(ROUNDS)
-    ])
+    whole = asyncio.run(connection(application, server, request))
     prepare = least(lambda: core.prepare(given))
-    decode = least(lambda: records.decode(decoder, body, media, None, LIMITS))
+    decode = least(lambda: records.decode(decoder, given.body, media, None, LIMITS))
     predict = least(lambda: job.work.model.predict(job.work.features))
     encode = least(lambda: core.finish(job, outcome))
     values = (
@@ -64,38 +60,68 @@ def ended(outcome: Any) -> Any:
     return outcome.result() if hasattr(outcome, "result") else outcome
 
 
-async def calls(application: Any, scope: dict[str, Any], body: bytes, count: int) -> float:
-    """Microseconds of so many requests, one after the other."""
-    message = {"type": "http.request", "body": body, "more_body": False}
+class Transport(asyncio.Transport):
+    """Takes what a connection writes, and tells when an answer is there."""
 
-    async def receive() -> dict[str, Any]:
-        return message
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered: asyncio.Future[None] | None = None
 
-    async def send(message: dict[str, Any]) -> None:
-        if message.get("status", 200) != 200:
-            raise SystemExit(f"the answer is {message}")
+    def write(self, data: Any) -> None:
+        if not data.startswith(b"HTTP/1.1 200"):
+            if data.startswith(b"HTTP/1.1"):
+                raise SystemExit(f"the answer is {data!r}")
+            return  # a body behind its head
+        if self.answered is not None:
+            self.answered.set_result(None)
 
-    started = time.perf_counter()
-    for _ in range(count):
-        await application(dict(scope), receive, send)
-    return (time.perf_counter() - started) * 1e6
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
 
 
-def scope_of(request: bytes) -> tuple[dict[str, Any], bytes]:
-    head, _, body = request.partition(b"\r\n\r\n")
-    lines = head.split(b"\r\n")[1:]
-    headers = [
-        (name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)
-    ]
-    return {"type": "http", "method": "POST", "path": "/invocations", "headers": headers,
-            "query_string": b"", "http_version": "1.1"}, body
+async def connection(application: Any, server: Any, request: bytes) -> float:
+    """Microseconds of a request from its bytes to those of its answer, the least of the rounds."""
+    import uvicorn
+    from uvicorn.server import ServerState
+
+    from byoa.serve.uvicorn_protocol import Protocol
+
+    loop = asyncio.get_running_loop()
+    state = ServerState()
+    state.default_headers = [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT")]
+    config = uvicorn.Config(application, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    protocol = Protocol(
+        config=config, server_state=state, app_state={}, _loop=loop, direct=server.direct,
+        openings=server.openings, settings=server.settings,
+    )
+    transport = Transport()
+    protocol.connection_made(transport)
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for _ in range(CALLS):
+            transport.answered = loop.create_future()
+            protocol.data_received(request)
+            await transport.answered
+        rounds.append((time.perf_counter() - started) / CALLS * 1e6)
+    return least_of(rounds)
 
 
-def request_of(scope: dict[str, Any], body: bytes) -> Any:
+def request_of(request: bytes) -> Any:
     from byoa.serve.messages import Request
 
-    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-    return Request("POST", scope["path"], headers, body)
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    headers = {name.decode().lower(): value.strip().decode() for name, _, value in lines}
+    return Request("POST", "/invocations", headers, body)
 
 
 def least(step: Callable[[], Any]) -> float:
