@@ -90,6 +90,19 @@ class UnsupportedError(ByoaError):
     """A request for something that is not run here; `remedy` names the nearest that is."""
 
 
+def text_of(error: BaseException) -> str:
+    """What str(error) says, or that it cannot: a broken __str__ must not hide the failure, nor end
+    the thread that tells of it."""
+    try:
+        return str(error).strip()
+    except Exception as unprintable:
+        return _unprintable(unprintable)
+
+
+def _unprintable(error: Exception) -> str:
+    return f"(its message cannot be printed: {type(error).__name__})"
+
+
 # --- the failure report ---------------------------------------------------------------------------
 
 
@@ -225,11 +238,11 @@ def _shorten(error: BaseException, text: str, limit: int) -> str:
 
 def _message(error: BaseException) -> str:
     try:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        text = str(error.msg).strip() if isinstance(error, SyntaxError) else text_of(error)
         notes = getattr(error, "__notes__", None) or ()
-        return "\n".join([str(text).strip(), *map(str, notes)]).strip()
-    except Exception as unprintable:  # a broken __str__ must not hide the failure
-        return f"(its message cannot be printed: {type(unprintable).__name__})"
+        return "\n".join([text, *map(str, notes)]).strip()
+    except Exception as unprintable:
+        return _unprintable(unprintable)
 
 
 def _place(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from byoa.container import contract, launch, network_interface, preflight, script_failure
 from byoa.container.contract import Layout, ResourceConfig
-from byoa.container.errors import AlgorithmError, ContractError, PeerError
+from byoa.container.errors import AlgorithmError, ContractError, PeerError, text_of
 from byoa.container.hardware import oom_kills, size
 from byoa.container.launch import MASTER_PORT, Launch
 from byoa.container.peers import Peers, of_job
@@ -75,7 +75,7 @@ def run(
     except PeerError:
         raise
     except BaseException as error:
-        peers.fail(f"{type(error).__name__}: {error}")
+        peers.fail(f"{type(error).__name__}: {text_of(error)}")
         raise
     finally:
         peers.close()

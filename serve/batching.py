@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from byoa.container.errors import text_of
 from byoa.serve.model import Loaded, check_predictions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class RecordFailed(Exception):
     counted from 1, where that is known."""
 
     def __init__(self, error: Exception, record: int | None) -> None:
-        super().__init__(str(error))
+        super().__init__(text_of(error))
         self.error = error
         self.record = record
 

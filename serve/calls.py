@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from byoa.container.errors import AlgorithmError
+from byoa.container.errors import AlgorithmError, text_of
 from byoa.serve.compute import Compute
 from byoa.serve.messages import Answer, Request
 from byoa.serve.pieces import Pieces, opened
@@ -44,7 +44,8 @@ class Call(NamedTuple):
                 raise
             # The others mean something to the server: the end of the worker, a task or a loop.
             raise AlgorithmError(
-                "PREDICT_ENDED", f"the author's code raised {type(error).__name__}({error})",
+                "PREDICT_ENDED", f"the author's code raised"
+                f" {type(error).__name__}({text_of(error)})",
                 expected="functions that return, yield, or raise an exception that tells what went"
                 " wrong",
             ) from error

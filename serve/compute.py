@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
-from byoa.container.errors import ByoaError
+from byoa.container.errors import AlgorithmError, ByoaError, text_of
 from byoa.serve.batching import RecordFailed, Work, predict
 from byoa.serve.cost import Cost
 from byoa.serve.meter import Meter
@@ -181,7 +181,7 @@ class Compute:
         try:
             for together in self._calls(works) if len(works) > 1 else (works,):
                 started = time.perf_counter()
-                outcomes += predict(together)
+                outcomes += _outcomes(together)
                 seconds = time.perf_counter() - started
                 self._learn(together, seconds)
                 if seconds > STRIKE_SECONDS:
@@ -299,7 +299,7 @@ class Compute:
         with self._running:
             self._since = time.monotonic()
             started = time.perf_counter()
-            outcomes = predict(works)
+            outcomes = _outcomes(works)
             seconds = time.perf_counter() - started
             self._since = None
         self._joined = len(items)
@@ -353,6 +353,20 @@ class Compute:
             except queue.Empty:
                 return None
         return _STOP if item is None else item
+
+
+def _outcomes(works: Sequence[Work]) -> list[Any]:
+    """As `predict` gives them. The model's thread outlives what the author's objects raise while
+    their predictions are looked at."""
+    try:
+        return predict(works)
+    except BaseException as error:
+        failure = error if isinstance(error, Exception) else AlgorithmError(
+            "PREDICT_ENDED",
+            f"what predict returned raised {type(error).__name__}({text_of(error)})",
+            expected="predictions that can be read, one for each record",
+        )
+        return [RecordFailed(failure, None) for _ in works]
 
 
 _STOP = _Item(lambda: None, Future(), False)

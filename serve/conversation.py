@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from byoa.algorithms import Messages, MessagesEnded
-from byoa.container.errors import AlgorithmError, ByoaError, DataError
+from byoa.container.errors import AlgorithmError, ByoaError, DataError, text_of
 from byoa.serve.compute import Compute
 from byoa.serve.host import describe
 from byoa.serve.turn import Turn
@@ -209,14 +209,15 @@ class Conversation:
     def _failed(self, error: BaseException) -> Ending:
         if self._dropped and isinstance(error, Exception):
             log.warning(
-                "request %s: converse failed when its client had left: %s", self._identity, error,
+                "request %s: converse failed when its client had left: %s", self._identity,
+                text_of(error),
                 exc_info=None if isinstance(error, ByoaError) else error,
             )
             return COMPLETE
         if not isinstance(error, Exception):
             # They mean something to the server: the end of the worker, a task or a loop.
             error = AlgorithmError(
-                "PREDICT_ENDED", f"converse raised {type(error).__name__}({error})",
+                "PREDICT_ENDED", f"converse raised {type(error).__name__}({text_of(error)})",
                 expected="a function that returns, yields, or raises an exception that tells what"
                 " went wrong",
             )

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from byoa.container import contract
-from byoa.container.errors import ByoaError, DataError
+from byoa.container.errors import ByoaError, DataError, text_of
 from byoa.container.formats import registry
 from byoa.container.formats.base import Format
 from byoa.container.media_types import MediaType, parse_media_type
@@ -280,7 +280,8 @@ class Responder(Failures, ABC):
     ) -> Call:
         def on_failed(error: Exception) -> None:
             log.error(
-                "request %s: the stream broke off: %s", request_id(request.headers), error,
+                "request %s: the stream broke off: %s", request_id(request.headers),
+                text_of(error),
                 exc_info=None if isinstance(error, ByoaError) else error,
             )
 

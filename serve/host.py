@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from byoa.container.errors import ByoaError, user_frame
+from byoa.container.errors import ByoaError, text_of, user_frame
 from byoa.serve.compute import Compute
 from byoa.serve.inference_script import InferenceScript
 from byoa.serve.model import Loaded, try_out
@@ -123,8 +123,7 @@ def describe(error: BaseException, code: str) -> dict[str, Any]:
     """The fields of an error for a JSON body; `code` where it is none of ours."""
     if isinstance(error, ByoaError):
         return dict(error.to_json())
-    text = str(error).strip()
-    fields = {"code": code, "message": f"{type(error).__name__}: {text}".rstrip(": ")}
+    fields = {"code": code, "message": f"{type(error).__name__}: {text_of(error)}".rstrip(": ")}
     frame = user_frame(error)
     if frame is not None:
         fields["where"] = f"{frame.filename}:{frame.lineno} in {frame.name}"

@@ -17,7 +17,7 @@ from typing import Any
 from byoa.algorithms import Algorithm, Messages
 from byoa.algorithms.registry import find
 from byoa.container import contract
-from byoa.container.errors import AlgorithmError
+from byoa.container.errors import AlgorithmError, text_of
 from byoa.container.formats.predictions import count
 from byoa.container.manifest import MANIFEST, Manifest, read_manifest
 
@@ -56,7 +56,7 @@ class Loaded:
             # The others mean something to the server: the end of the worker, a task or a loop.
             raise AlgorithmError(
                 "PREDICT_ENDED",
-                f"{self.name}: predict raised {type(error).__name__}({error})",
+                f"{self.name}: predict raised {type(error).__name__}({text_of(error)})",
                 expected="predict returns, or raises an exception that tells what went wrong",
             ) from error
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from byoa.container.errors import ByoaError
+from byoa.container.errors import ByoaError, text_of
 from byoa.container.hardware import resident_bytes, size
 from byoa.serve.compute import Compute
 from byoa.serve.inference_script import InferenceScript
@@ -248,7 +248,7 @@ class Models:
             del waiting
             _give_memory_back()
             if out_of_memory(error) and not isinstance(error, ModelMemory):
-                raise self._no_memory(entry.name, str(error)) from error
+                raise self._no_memory(entry.name, text_of(error)) from error
             raise
         return Served(loaded, compute)
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from byoa.container.errors import ByoaError
+from byoa.container.errors import ByoaError, text_of
 from byoa.serve.compute import Compute, streams_full
 
 log = logging.getLogger("byoa.serve")
@@ -130,7 +130,7 @@ class Stream:
                     return
         except BaseException as error:  # an author's sys.exit must not end the model's thread
             failure = error if isinstance(error, Exception) else RuntimeError(
-                f"{type(error).__name__}({error})"
+                f"{type(error).__name__}({text_of(error)})"
             )
             self._break(failure)
 

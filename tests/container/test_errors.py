@@ -17,6 +17,7 @@ from byoa.container.errors import (
     DataError,
     HyperparameterError,
     failure_report,
+    text_of,
     user_frame,
 )
 
@@ -295,3 +296,12 @@ def test_an_error_is_data():
     assert error.to_json() == {"code": "HP", "message": "epochs is 0", "expected": "at least 1"}
     assert str(error) == "epochs is 0; expected: at least 1 [HP]"
     assert isinstance(DataError("A", "b"), ByoaError)
+
+
+def test_the_text_of_an_exception_that_has_none_says_so():
+    class Mute(Exception):
+        def __str__(self):
+            return None
+
+    assert text_of(ValueError(" three is not two\n")) == "three is not two"
+    assert text_of(Mute()) == "(its message cannot be printed: TypeError)"

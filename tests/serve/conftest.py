@@ -25,6 +25,14 @@ import numpy as np
 from byoa.algorithms import Algorithm, param
 from byoa.container.errors import DataError
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise TypeError("there is no text")
+
+class Unreadable(list):
+    def __len__(self):
+        sys.exit(5)
+
 class Scripted(Algorithm):
     class Hyperparameters(Algorithm.Hyperparameters):
         load_seconds: float = param(0.0, doc="how long load takes")
@@ -75,6 +83,10 @@ class Scripted(Algorithm):
             time.sleep(0.4)
         elif what == 914:
             time.sleep(3)
+        elif what == 915:
+            raise Unspeakable
+        elif what == 916:
+            return Unreadable()
         return records @ model
 '''
 DOORS: dict[str, dict[str, str]] = {

@@ -36,6 +36,10 @@ def wait_for(name):
     while not (places() / name).exists():
         time.sleep(0.01)
 
+class Mute(Exception):
+    def __str__(self):
+        raise TypeError("there is no text")
+
 class Talker(Algorithm):
     def train(self, run): ...
 
@@ -89,6 +93,8 @@ class Talker(Algorithm):
                     return
                 elif what == "fail":
                     raise ValueError("the third law " * 20 if rest == "long" else "the third law")
+                elif what == "mute":
+                    raise Mute
                 elif what == "data":
                     raise DataError("TEMPERATURE_LOW", "below absolute zero")
                 elif what == "exit":

@@ -315,6 +315,22 @@ def test_an_exception_in_predict_is_answered_500_with_text_but_no_traceback(serv
     server.wait_for(lambda: "Traceback" in server.log and "r-902" in server.log, 5)
 
 
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [("915", "Unspeakable: (its message cannot be printed: TypeError)"), ("916", "SystemExit(5)")],
+)
+def test_what_cannot_even_be_told_fails_its_own_request_alone(server, record, said):
+    """TRAP-08: the model's thread outlives an exception without a text, and predictions that raise
+    as they are looked at."""
+    for _ in range(3):  # as many as there are workers, and more
+        reply = server.invoke(f"{record},0,0,0\n")
+        assert reply.status == 500
+        assert said in reply.json["message"]
+    for _ in range(3):
+        assert server.invoke().status == 200
+    assert server.ping() == 200
+
+
 def test_every_error_has_a_request_id_of_its_own(server):
     ids = {server.invoke("902,0,0,0\n").json["request_id"] for _ in range(3)}
     assert len(ids) == 3

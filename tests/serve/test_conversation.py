@@ -153,6 +153,7 @@ def test_the_model_ends_a_conversation_where_it_returns(talking, places):
 
 @pytest.mark.parametrize(("said", "code", "reason", "status"), [
     ("fail", 1011, "CONVERSE_FAILED: ValueError: the third law", 500),
+    ("mute", 1011, "CONVERSE_FAILED: Mute: (its message cannot be printed: TypeError)", 500),
     ("exit", 1011, "PREDICT_ENDED: converse raised SystemExit(3)", 500),
     ("object", 1011, "PREDICTION_NOT_ENCODABLE: converse yielded dict", 500),
     ("data", 1007, "TEMPERATURE_LOW: below absolute zero", 400),
