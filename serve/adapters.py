@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from byoa.container import contract
 from byoa.container.errors import DataError
@@ -148,8 +148,8 @@ def asked(headers: Mapping[str, str]) -> str | None:
 
 
 def named(path: str) -> str:
-    """The name in DELETE /adapters/<name>. Raises DataError."""
-    return _checked(unquote(path[len(PREFIX):]))
+    """The name in DELETE /adapters/<name>; `path` is decoded already. Raises DataError."""
+    return _checked(path[len(PREFIX):])
 
 
 def entry_of(body: bytes) -> tuple[Entry, bool]:

@@ -96,6 +96,15 @@ def test_an_adapter_is_loaded_asked_for_and_unloaded(adapting):
     assert (lost.status, lost.json["code"]) == (404, "ADAPTER_NOT_LOADED")
 
 
+def test_a_name_in_a_path_is_decoded_once(adapting):
+    """SESS-04."""
+    for name in ("a%41", "aA"):
+        assert adapting.post(name).status == 200
+    reply = adapting.delete("a%2541")
+    assert (reply.status, reply.json) == (200, {"status": "Adapter a%41 unregistered"})
+    assert adapting.ask("aA").json[3] == ["aA"]
+
+
 def test_all_workers_have_the_adapters_of_the_server(servers, tmp_path):
     """SESS-04: whichever worker was told."""
     adapting = Adapting(servers, "express", tmp_path, workers=3)
