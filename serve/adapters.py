@@ -5,20 +5,21 @@
 
 The script defines load_adapter(model, name, path) and unload_adapter(model, name); the adapter that
 a request names is `context.adapter`. Which adapters the server has is a directory that all workers
-see, a file for each; a worker loads one that came to another worker when it is first asked for it.
-The author's functions run on the model's thread, always.
+see, a file for each, called by the hash of its name; a worker loads one that came to another worker
+when it is first asked for it. The author's functions run on the model's thread, always.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import quote
 
 from byoa.container import contract
 from byoa.container.errors import DataError
@@ -27,7 +28,8 @@ from byoa.serve.inference_script import InferenceScript
 
 PATH = contract.ADAPTERS_PATH
 PREFIX = f"{PATH}/"
-_NAME_LIMIT_BYTES = 200
+# What a header can carry, too: it is how a request asks for the adapter.
+_NAME = re.compile(r"[!-.0-~](?:[ -.0-~]{0,198}[!-.0-~])?")
 _EXAMPLE = '{"name": "french", "src": "/opt/ml/models/french"}'
 _MEMBERS = ("name", "src", "preload", "pin")
 _PART = ".part"
@@ -68,8 +70,7 @@ class Adapters:
         self.settle(script)
         if self._path(entry.name).exists():
             raise _exists(entry.name)
-        path = self._layout.inside(entry.src)
-        if not path.exists():
+        if not os.path.exists(self._layout.inside(entry.src)):  # nor is it a path
             raise DataError(
                 "ADAPTER_REQUEST_INVALID", f"{entry.src[:200]} is not there",
                 expected=f"where the adapter's files are, as in {_EXAMPLE}",
@@ -138,7 +139,7 @@ class Adapters:
             return None
 
     def _path(self, name: str) -> Path:
-        return self._directory / quote(name, safe="").replace(".", "%2E")
+        return self._directory / hashlib.sha256(name.encode()).hexdigest()
 
 
 def asked(headers: Mapping[str, str]) -> str | None:
@@ -191,7 +192,7 @@ def unsupported(name: str | None) -> DataError:
 
 
 def _checked(name: str) -> str:
-    if not 0 < len(name.encode("utf-8", "replace")) <= _NAME_LIMIT_BYTES or "/" in name:
+    if not _NAME.fullmatch(name):
         raise _invalid(f"{name[:60]!r} cannot name an adapter")
     return name
 
@@ -199,8 +200,8 @@ def _checked(name: str) -> str:
 def _invalid(message: str) -> DataError:
     return DataError(
         "ADAPTER_REQUEST_INVALID", message,
-        expected=f"JSON such as {_EXAMPLE}; a name of 1 to {_NAME_LIMIT_BYTES} bytes, no slash in"
-        " it",
+        expected=f"JSON such as {_EXAMPLE}; a name of 1 to 200 printable ASCII characters, no slash"
+        " in it, no space around it",
     )
 
 

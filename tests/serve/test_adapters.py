@@ -105,6 +105,17 @@ def test_a_name_in_a_path_is_decoded_once(adapting):
     assert adapting.ask("aA").json[3] == ["aA"]
 
 
+def test_a_name_may_have_any_printable_characters_to_its_limit(adapting):
+    # SESS-04
+    for name in ("%" * 200, "..", "a b, c"):
+        assert adapting.post(name).status == 200
+        assert adapting.ask(name).json[:3] == [name, None, "french"]
+    assert adapting.delete("%25" * 200).status == 200
+    assert adapting.ask("%" * 200).status == 404
+    refused = adapting.ask("é".encode().decode("latin-1") * 100)
+    assert (refused.status, refused.json["code"]) == (400, "ADAPTER_REQUEST_INVALID")
+
+
 def test_all_workers_have_the_adapters_of_the_server(servers, tmp_path):
     """SESS-04: whichever worker was told."""
     adapting = Adapting(servers, "express", tmp_path, workers=3)
@@ -162,6 +173,12 @@ def test_a_name_is_taken_once(adapting):
         ({"name": "", "src": "/opt/ml/x"}, "cannot name"),
         ({"name": "a/b", "src": "/opt/ml/x"}, "cannot name"),
         ({"name": "n" * 201, "src": "/opt/ml/x"}, "cannot name"),
+        ({"name": "é", "src": "/opt/ml/x"}, "cannot name"),  # no header can ask for it
+        ({"name": "\ud800", "src": "/opt/ml/x"}, "cannot name"),
+        ({"name": "a\n", "src": "/opt/ml/x"}, "cannot name"),
+        ({"name": " a", "src": "/opt/ml/x"}, "cannot name"),
+        ({"name": "fr", "src": "/opt/ml/" + "x" * 5000}, "is not there"),
+        ({"name": "fr", "src": "/opt/ml/\ud800\0"}, "is not there"),
         ({"name": "fr", "src": "/etc"}, "not below /opt/ml"),
         ({"name": "fr", "src": "/opt/ml/../x"}, "not below /opt/ml"),
         ({"name": "fr", "src": "/opt/ml/x"}, "is not there"),
