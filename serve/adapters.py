@@ -92,15 +92,24 @@ class Adapters:
             raise _missing(name) from None
         self._unload(script, name)
 
-    def ready(self, script: InferenceScript, name: str) -> None:
-        """Have the adapter loaded. On the model's thread. Raises AdapterMissing, and what
-        load_adapter raises."""
-        entry = self._find(name)
-        if entry is None:
-            raise _missing(name)
+    def ready(self, script: InferenceScript, name: str | None) -> None:
+        """Have what other workers were told done here, and the adapter loaded, where one is named.
+        On the model's thread. Raises AdapterMissing, and what load_adapter raises."""
+        self.settle(script)
+        if name is None:
+            return
+        entry = self.require(name)
         if self._loaded.get(name) != entry:
             self._unload(script, name)
             self._load(script, entry)
+
+    def require(self, name: str) -> Entry:
+        """The adapter of that name, which need not be loaded here. On any thread. Raises
+        AdapterMissing."""
+        entry = self._find(name)
+        if entry is None:
+            raise _missing(name)
+        return entry
 
     def settle(self, script: InferenceScript) -> None:
         """Unload what another worker has been told to unload. On the model's thread."""
@@ -146,6 +155,18 @@ def asked(headers: Mapping[str, str]) -> str | None:
     """The adapter that a request names, None for none. Raises DataError."""
     name = headers.get(contract.ADAPTER_HEADER)
     return None if name is None else _checked(name)
+
+
+def check(
+    kept: Adapters | None, loaded: object, headers: Mapping[str, str], *, known: bool = False
+) -> None:
+    """Raise DataError where the adapter that `headers` name cannot be asked for: the model takes
+    none, or none can have that name; with `known`, also where none has."""
+    if kept is None or not isinstance(loaded, InferenceScript) or not loaded.adapts:
+        raise unsupported(headers[contract.ADAPTER_HEADER])
+    name = asked(headers)
+    if known and name is not None:
+        kept.require(name)
 
 
 def named(path: str) -> str:

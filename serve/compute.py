@@ -149,12 +149,14 @@ class Compute:
         self._queue.put(_Item(work, future, measured, time.perf_counter()))
         return future
 
-    def resume(self, step: Callable[[], None]) -> None:
-        """Queue the next step of what was begun already, whatever else waits."""
+    def resume(self, step: Callable[[], object]) -> Future[Any]:
+        """Queue the next step of what was begun already, whatever else waits; done when it is."""
         with self._counting:
             self._steps += 1
         self._meter.queued(1)
-        self._queue.put(_Item(step, Future(), False, step=True))
+        done: Future[Any] = Future()
+        self._queue.put(_Item(step, done, False, step=True))
+        return done
 
     def open_stream(self) -> bool:
         """Count one more stream of answers; False where there are as many as the limit."""

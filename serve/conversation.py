@@ -54,12 +54,13 @@ class Conversation:
     """`start`, then `hear` and `take` on the door's thread until there is an `ending`.
 
     `on_change` is called on any thread when there is something to take, when there is room to hear
-    more, and at the end.
+    more, and at the end. `prepare` is called first, on the model's thread.
     """
 
     def __init__(
         self, converse: Converse, compute: Compute, headers: Mapping[str, str],
         query: Mapping[str, str], on_change: Callable[[], None], identity: str,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self.turn = Turn(compute)
         self.ending: Ending | None = None
@@ -67,6 +68,7 @@ class Conversation:
         self._compute = compute
         self._on_change = on_change
         self._identity = identity
+        self._prepare = prepare
         self._changed = threading.Condition()
         self._heard: _Buffer[Message] = _Buffer(len)
         self._said: _Buffer[Part] = _Buffer(lambda part: len(part.data))
@@ -163,6 +165,8 @@ class Conversation:
 
     def _run(self) -> None:
         try:
+            if self._prepare is not None:
+                self._compute.resume(self._prepare).result()
             self.turn.take()
             self._talk()
             ending = COMPLETE

@@ -191,11 +191,10 @@ class Responder(Failures, ABC):
         if isinstance(target, Answer):
             return target
         loaded = target.loaded
-        if contract.ADAPTER_HEADER in headers and (
-            self._adapters is None or not isinstance(loaded, InferenceScript) or not loaded.adapts
-        ):
-            error = adapters.unsupported(headers[contract.ADAPTER_HEADER])
-            return self.refuse(request, 400, error.to_json())
+        if contract.ADAPTER_HEADER in headers:
+            refused = self.adapter_refused(request, loaded)
+            if refused is not None:
+                return refused
         if len(request.body) > self.settings.payload_limit:
             refused = self.too_large(request, len(request.body))
             if refused is not None:
@@ -245,21 +244,30 @@ class Responder(Failures, ABC):
         if isinstance(session, Answer):
             return session
         default = self.settings.default_accept
-        try:
-            adapter = adapters.asked(request.headers)
-        except DataError as error:
-            return self.refuse(request, 400, error.to_json())
 
         def respond() -> Answer | Pieces:
-            if self._adapters is not None and script.adapts:
-                self._adapters.settle(script)
-                if adapter is not None:
-                    self._adapters.ready(script, adapter)
+            self.adapt(script, request)
             return script.respond(
                 request, default, request_id(request.headers), session, self._limits
             )
 
         return self._call(request, compute, respond)
+
+    def adapter_refused(
+        self, request: Request, loaded: Loaded | InferenceScript, *, known: bool = False
+    ) -> Answer | None:
+        """Why the adapter that the request names cannot be asked for, None where it can."""
+        try:
+            adapters.check(self._adapters, loaded, request.headers, known=known)
+        except DataError as error:
+            return self.failed(request, error)
+        return None
+
+    def adapt(self, script: InferenceScript, request: Request) -> None:
+        """Have the script's adapters as the server has them, the one that the request names loaded.
+        On the model's thread. Raises as Adapters.ready does."""
+        if self._adapters is not None and script.adapts:
+            self._adapters.ready(script, adapters.asked(request.headers))
 
     def _stream(
         self, request: Request, compute: Compute, loaded: Loaded, decoder: Format, media: MediaType

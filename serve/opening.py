@@ -28,12 +28,14 @@ PATH = contract.BIDIRECTIONAL_PATH
 
 
 class Opening(NamedTuple):
-    """A conversation that may begin. `identity`: the request's id."""
+    """A conversation that may begin. `identity`: the request's id; `prepare`: what the model's
+    thread has to do first."""
 
     request: Request
     identity: str
     converse: Converse
     compute: Compute
+    prepare: Callable[[], None] | None = None
 
 
 class Openings:
@@ -76,11 +78,16 @@ def find(core: Responder, request: Request) -> Opening | Answer:
         return core.refuse(request, 501, _silent(loaded).to_json())
     if compute.is_full_of_streams:
         return core.refuse(request, 503, streams_full().to_json(), retry=True)
+    if contract.ADAPTER_HEADER in request.headers:
+        unfit = core.adapter_refused(request, loaded, known=True)
+        if unfit is not None:
+            return unfit
     identity = request_id(request.headers)
-    converse: Converse = loaded.converse if not isinstance(loaded, InferenceScript) else (
-        partial(loaded.converse, request=request, request_id=identity)
-    )
-    return Opening(request, identity, converse, compute)
+    if not isinstance(loaded, InferenceScript):
+        return Opening(request, identity, loaded.converse, compute)
+    converse: Converse = partial(loaded.converse, request=request, request_id=identity)
+    prepare = partial(core.adapt, loaded, request) if loaded.adapts else None
+    return Opening(request, identity, converse, compute, prepare)
 
 
 def refused(core: Responder, request: Request) -> Answer:

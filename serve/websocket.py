@@ -58,7 +58,7 @@ class WebSocket(asyncio.Protocol):
         self._visit.request_id = opening.identity
         self._conversation = Conversation(
             opening.converse, opening.compute, request.headers, dict(parse_qsl(request.query)),
-            self._changed, opening.identity,
+            self._changed, opening.identity, opening.prepare,
         )
         self._parts: list[bytes] = []  # of the message that is coming in
         self._is_text = False

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.serve.talk import closed, hear, talk
 
 SCRIPT = '''
 import os
+import threading
 from pathlib import Path
 
 def model_fn(model_dir):
@@ -22,6 +26,7 @@ def load_adapter(model, name, path):
     if text == "broken":
         raise ValueError("rank 0 is no rank")
     model["adapters"][name] = text
+    assert threading.current_thread().name == "model"
     note(f"load {name} {os.getpid()}")
 
 def unload_adapter(model, name):
@@ -31,6 +36,10 @@ def unload_adapter(model, name):
 def note(text):
     with open(os.environ["NOTES"], "a") as file:
         file.write(text + "\\n")
+
+def converse_fn(messages, model, context):
+    for message in messages:
+        yield f"{context.adapter}: {model['adapters'].get(context.adapter)} {message}"
 
 def predict_fn(data, model, context):
     return [context.adapter, context.adapter_alias, model["adapters"].get(context.adapter),
@@ -193,6 +202,48 @@ def test_a_request_that_names_no_adapter_is_refused(servers, tmp_path, document,
     reply = server.call("POST", "/adapters", json.dumps(document))
     assert (reply.status, reply.json["code"]) == (400, "ADAPTER_REQUEST_INVALID")
     assert said in reply.json["message"]
+
+
+@pytest.fixture(params=["express", "express-gunicorn"])
+def talking(request: pytest.FixtureRequest, servers: Any, tmp_path: Path) -> Adapting:
+    return Adapting(servers, request.param, tmp_path)
+
+
+def with_adapter(name: str) -> dict[str, Any]:
+    return {"additional_headers": {"X-Amzn-SageMaker-Adapter-Identifier": name}}
+
+
+def test_a_conversation_finds_its_adapter_loaded(talking):
+    """SESS-04, BIDI-02: loaded on the model's thread before its first step."""
+    assert talking.post("fr", preload=False).status == 200
+    assert talking.noted("load fr") == 0
+    with talk(talking.server, **with_adapter("fr")) as client, talk(talking.server) as plain:
+        client.send("bonjour")
+        plain.send("hello")
+        assert hear(client) == ["fr: french bonjour"]
+        assert hear(plain) == ["None: None hello"]
+    assert talking.noted("load fr") == 1
+
+
+@pytest.mark.parametrize(("name", "status", "code"), [
+    ("de", 404, "ADAPTER_NOT_LOADED"), ("a/b", 400, "ADAPTER_REQUEST_INVALID"),
+])
+def test_a_handshake_that_names_no_adapter_is_refused(talking, name, status, code):
+    """SESS-04, BIDI-01."""
+    with pytest.raises(InvalidStatus) as caught, talk(talking.server, **with_adapter(name)):
+        pass
+    response = caught.value.response
+    assert (response.status_code, json.loads(response.body)["code"]) == (status, code)
+
+
+def test_a_conversation_whose_adapter_does_not_load_ends_with_the_reason(talking):
+    # SESS-04
+    assert talking.post("bad", "broken", preload=False).status == 200
+    with talk(talking.server, **with_adapter("bad")) as client:
+        assert closed(client) == (1011, "CONVERSE_FAILED: ValueError: rank 0 is no rank")
+    with talk(talking.server) as client:
+        client.send("on")
+        assert hear(client) == ["None: None on"]
 
 
 def test_other_methods_are_refused_by_name(adapting):

@@ -57,6 +57,18 @@ def test_the_flask_door_says_which_setting_holds_conversations(servers):
 
 
 @pytest.mark.parametrize("worker", ["express", "express-gunicorn"])
+def test_a_handshake_that_names_an_adapter_of_a_model_without_some_is_refused(servers, worker):
+    """SESS-04"""
+    server = servers(worker, prepare=script())
+    adapter = {"X-Amzn-SageMaker-Adapter-Identifier": "fr"}
+    with pytest.raises(InvalidStatus) as caught, talk(server, additional_headers=adapter):
+        pass
+    response = caught.value.response
+    assert response.status_code == 400
+    assert json.loads(response.body)["code"] == "ADAPTERS_UNSUPPORTED"
+
+
+@pytest.mark.parametrize("worker", ["express", "express-gunicorn"])
 def test_a_model_that_is_loading_is_to_be_tried_again(servers, tmp_path, worker):
     server = servers(worker, wait=False, prepare=algorithm(), LOAD_WAITS="1", PLACES=str(tmp_path))
     server.wait_for(lambda: server.ping() == 503)
