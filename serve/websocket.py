@@ -189,6 +189,8 @@ class WebSocket(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Send what the model has said, and let the client go on where it has been heard."""
+        if self._is_lost:  # its last words are for nobody
+            return
         conversation, protocol = self._conversation, self._protocol
         ending = conversation.ending  # before what it has said last is taken
         while self._writes and protocol.state is State.OPEN:
@@ -231,7 +233,7 @@ class WebSocket(asyncio.Protocol):
     def _close(self, ending: Ending) -> None:
         """Say how it ends; nothing is sent behind it."""
         self._conversation.drop()
-        if self._protocol.state is not State.OPEN:
+        if self._is_lost or self._protocol.state is not State.OPEN:
             return
         if ending is COMPLETE and self._is_stopping:
             ending = Ending(GOING_AWAY, "the server stops", 101)
@@ -240,6 +242,8 @@ class WebSocket(asyncio.Protocol):
         self._flush()
 
     def _flush(self) -> None:
+        if self._is_lost:
+            return
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)

@@ -292,6 +292,24 @@ def frame(first: int, payload: bytes) -> bytes:
     return bytes((first, 0x80 | len(payload))) + bytes(4) + payload
 
 
+def test_one_who_goes_without_a_close_frame_leaves_no_traceback(talking, places):
+    server = talking()
+    for _ in range(5):
+        with bare(server, b"echo") as client:
+            assert client.recv(6) == b"\x81\x04echo"
+        server.wait_for((places / "closed").exists, SECONDS)
+        (places / "closed").unlink()
+        with bare(server, b"next") as client:  # what was left to do for the first one is done
+            assert client.recv(6) == b"\x81\x04next"
+            client.sendall(frame(0x88, b"\x03\xe8"))
+            assert client.recv(4) == b"\x88\x02\x03\xe8"
+        server.wait_for((places / "closed").exists, SECONDS)
+        (places / "closed").unlink()
+    line(server, 10)
+    assert sorted(each["status"] for each in lines(server)) == [101] * 5 + [499] * 5
+    assert "Traceback" not in server.log
+
+
 def test_one_who_never_reads_is_cut_off(talking, places):
     server = talking(BYOA_READ_TIMEOUT="1")
     with bare(server, b"for-ever", 4096):
