@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FORMAT", "IMAGE_BEGINNINGS", "MAX_IMAGE_VALUES", "pixels"]
+__all__ = ["FORMAT", "IMAGE_BEGINNINGS", "pixels"]
 
-MAX_IMAGE_VALUES = 1 << 26  # 256 MiB of float32, from a file of perhaps kilobytes
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 IMAGE_BEGINNINGS = (_JPEG, _PNG)
@@ -135,10 +134,12 @@ def _require_size(
 ) -> None:
     """By the file's header alone: nothing is unpacked yet."""
     values = image.width * image.height * len(image.getbands())
-    most = min(MAX_IMAGE_VALUES, limits.columns, limits.values)
+    what, most = (
+        ("columns", limits.columns) if values > limits.columns else ("values", limits.values)
+    )
     if values > most:
         raise LimitExceeded(
-            "IMAGE_TOO_LARGE", f"the image has {image.width}×{image.height} pixels", "columns",
+            "IMAGE_TOO_LARGE", f"the image has {image.width}×{image.height} pixels", what,
             values, most, where=where,
             expected=f"at most {most} values (width × height × channels)",
             remedy="scale the images down to the size that the algorithm takes",

@@ -113,6 +113,14 @@ def test_values_beyond_the_limit_are_answered_413(server, content_type):
     refused(reply, "VALUES_TOO_MANY", 66, 64, "BYOA_MAX_VALUES")
 
 
+def test_an_image_beyond_the_limit_of_values_names_that_variable(servers):
+    # HOST-32
+    wide = {**LIMITS, "BYOA_MAX_COLUMNS": "1000"}
+    server = servers(prepare=prepare, **wide)
+    reply = server.invoke(body("image/png", rows(1, 65)), "image/png")
+    refused(reply, "IMAGE_TOO_LARGE", 65, 64, "BYOA_MAX_VALUES")
+
+
 @pytest.mark.parametrize("kind", DOORS)
 def test_every_door_answers_413(servers, kind):
     # HOST-32

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from byoa.container.errors import DataError
 from byoa.container.formats import recordio
 from byoa.container.formats.image import FORMAT, pixels
-from byoa.container.formats.limits import LimitExceeded, Limits
+from byoa.container.formats.limits import MAX_DENSE_VALUES, LimitExceeded, Limits
 from byoa.container.formats.recordio_images import FORMAT as FRAMES
 from byoa.container.media_types import UnsupportedMediaType, parse_media_type
 
@@ -110,7 +110,7 @@ BOMB = png(50_000, 50_000, [b"\0" * 1000], colour=2)
         (b"\xff\xd8\xff" + bytes(99), "BODY_MALFORMED", "cannot be read"),
         (BOMB, "IMAGE_TOO_LARGE", "50000×50000"),
         # Beyond Pillow's own limit too, which would warn.
-        (png(10_000, 10_000, [b"\0"]), "IMAGE_TOO_LARGE", "10000×10000"),
+        (png(20_000, 20_000, [b"\0"]), "IMAGE_TOO_LARGE", "20000×20000"),
     ],
 )
 def test_a_file_that_is_no_image_is_named(body, code, message):
@@ -119,6 +119,30 @@ def test_a_file_that_is_no_image_is_named(body, code, message):
         FORMAT.decode(body, where="train/a.png")
     assert (caught.value.code, caught.value.where) == (code, "train/a.png")
     assert message in caught.value.message and caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "what", "limit"),
+    [
+        (Limits(), "values", MAX_DENSE_VALUES),
+        (Limits(columns=1 << 26), "columns", 1 << 26),
+        (Limits(columns=1 << 26, values=1 << 25), "columns", 1 << 26),
+        (Limits(columns=1 << 40, values=1 << 25), "values", 1 << 25),
+    ],
+)
+def test_an_image_that_is_too_large_names_the_limit_that_it_exceeds(limits, what, limit):
+    # HOST-32
+    with pytest.raises(LimitExceeded) as caught:
+        FORMAT.decode(BOMB, limits=limits)
+    error = caught.value
+    assert (error.what, error.size, error.limit) == (what, 7_500_000_000, limit)
+
+
+def test_an_image_may_be_as_large_as_the_limits_allow():
+    # HOST-32
+    with pytest.raises(DataError) as caught:
+        FORMAT.decode(png(8_200, 8_200, [b"\0"]), limits=Limits(columns=1 << 27))
+    assert caught.value.code == "BODY_MALFORMED"  # its pixels are missing: it is unpacked
 
 
 def test_sixteen_bits_are_not_squeezed_into_eight(decode):
