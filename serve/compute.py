@@ -28,8 +28,9 @@ Result = TypeVar("Result")
 
 QUICK_SECONDS = 0.001  # a hop to another thread and back costs about a tenth of it
 PROOFS = 20  # requests that must have been quick on the model's thread first
-# A call that the system interrupted seems slow, too: up to this it takes two in a row to count.
+# A call that the system interrupted seems slow, too: up to this it takes two among 8.
 LONG_SECONDS = 0.02
+NEAR_CALLS = 8
 STRIKE_SECONDS = 0.5  # a call this long on the caller's thread holds up /ping …
 STRIKES = 3  # … and after this many the model's times are not to be trusted
 # Collecting the requests of a moment costs each about 15 µs: a call must cost more than that.
@@ -87,8 +88,8 @@ class Compute:
         self._running = threading.Lock()
         self._inline = inline
         self._estimate = 0.0  # seconds of a request on the model
-        self._latest = 0.0  # of the one before
         self._observed = 0
+        self._slow_at = -NEAR_CALLS  # which of those observed was the last slow one
         self._learnt = 0
         self._strikes = 0
         self._joined = 1  # requests of the last call
@@ -194,11 +195,14 @@ class Compute:
 
     def observe(self, seconds: float) -> None:
         """Take a request's time on the model into account."""
+        count = self._observed = self._observed + 1
+        if seconds > QUICK_SECONDS:
+            alone = count - self._slow_at > NEAR_CALLS
+            self._slow_at = count
+            if alone and seconds <= LONG_SECONDS:
+                return
         # A peak that decays: what is slow sends the next dozens to the thread.
-        counted = seconds if seconds > LONG_SECONDS else min(seconds, self._latest)
-        self._latest = seconds
-        self._estimate = max(counted, _DECAY * self._estimate + (1 - _DECAY) * counted)
-        self._observed += 1
+        self._estimate = max(seconds, _DECAY * self._estimate + (1 - _DECAY) * seconds)
 
     def _submitted(self, work: Work) -> Future[Any] | ServerBusy:
         try:

@@ -14,6 +14,7 @@ from byoa.serve.batching import RecordFailed, Work
 from byoa.serve.compute import (
     GATHER_SECONDS,
     LONG_SECONDS,
+    NEAR_CALLS,
     PROOFS,
     QUICK_SECONDS,
     STRIKE_SECONDS,
@@ -108,11 +109,29 @@ def test_a_call_that_the_system_interrupted_is_not_taken_for_a_slow_model(comput
     prove(compute)
     for _ in range(3):
         compute.observe(10 * QUICK_SECONDS)
-        assert compute.quick
-        compute.observe(0.0)
+        for _ in range(NEAR_CALLS):
+            assert compute.quick
+            compute.observe(QUICK_SECONDS / 10)
     compute.observe(10 * QUICK_SECONDS)
+    assert compute.quick
     compute.observe(10 * QUICK_SECONDS)
     assert not compute.quick
+
+
+@pytest.mark.parametrize("between", [1, 3, NEAR_CALLS - 1])
+def test_a_model_that_is_slow_now_and_then_is_not_taken_for_a_quick_one(compute, between):
+    """TRAP-08: as one that looks into a cache first."""
+    for _ in range(100):
+        compute.observe(15 * QUICK_SECONDS)
+        for _ in range(between):
+            compute.observe(QUICK_SECONDS / 5)
+    assert not compute.quick
+
+
+def test_the_first_call_of_a_model_may_be_slow(compute):
+    compute.observe(LONG_SECONDS)
+    prove(compute)
+    assert compute.quick
 
 
 def test_a_model_that_blocks_its_caller_again_and_again_is_not_trusted_any_more():
