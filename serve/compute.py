@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 QUICK_SECONDS = 0.001  # a hop to another thread and back costs about a tenth of it
 PROOFS = 20  # requests that must have been quick on the model's thread first
-# A call that the system interrupted seems slow, too: up to this it takes two among 8.
+# A call that the system interrupted seems slow, too: up to this, two among NEAR_CALLS count.
 LONG_SECONDS = 0.02
 NEAR_CALLS = 8
 STRIKE_SECONDS = 0.5  # a call this long on the caller's thread holds up /ping …
