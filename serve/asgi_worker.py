@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
-from byoa.serve.backlog import close_and_serve
+from byoa.serve.backlog import Backlog
 from byoa.serve.refusal import head_too_large, refusal, too_slow
 from byoa.serve.visit import KEY, TIMED_OUT
 
@@ -36,9 +36,8 @@ class AsgiWorker(gasgi.ASGIWorker):  # type: ignore[misc]
         super().init_process()
 
     async def _shutdown(self) -> None:
-        await close_and_serve(
-            self.servers, [each.sock for each in self.sockets], lambda: Protocol(self)
-        )
+        listeners = [each.sock for each in self.sockets]
+        await Backlog(listeners, 1, lambda: Protocol(self)).close(self.servers)
         for connection in list(self.connections):
             connection.shutdown()
         await super()._shutdown()

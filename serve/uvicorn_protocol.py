@@ -9,7 +9,7 @@ at the clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -35,11 +35,13 @@ class Protocol(HttpToolsProtocol):
     cycle: Any  # a RequestResponseCycle, or an Exchange in its place
 
     def __init__(
-        self, *arguments: Any, direct: Direct, openings: Openings, settings: Settings, **named: Any
+        self, *arguments: Any, direct: Direct, openings: Openings, settings: Settings,
+        on_accepted: Callable[[], None], **named: Any,
     ) -> None:
         super().__init__(*arguments, **named)
         self._direct = direct
         self._openings = openings
+        self._on_accepted = on_accepted
         # Of the request that was asked about last whether it becomes a WebSocket.
         self._asked: Any = None
         self._opening: Opening | None = None
@@ -68,6 +70,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        self._on_accepted()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

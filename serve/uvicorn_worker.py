@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,19 +19,26 @@ import uvicorn
 import uvloop
 from gunicorn.workers.base import Worker
 
-from byoa.serve.backlog import close_and_serve
+from byoa.serve.backlog import Backlog
 from byoa.serve.uvicorn_protocol import Protocol
 
 _NOTIFY_SECONDS = 1
 
 
 class _Server(uvicorn.Server):
+    def __init__(
+        self, config: uvicorn.Config, listeners: list[socket.socket], workers: int
+    ) -> None:
+        super().__init__(config)
+        self.backlog = Backlog(listeners, workers, self._protocol)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, without breaking off who is connected already and not yet accepted."""
-        await close_and_serve(self.servers, sockets or [], self._protocol)
+        await self.backlog.close(self.servers)
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
+        """A connection, made as uvicorn makes it."""
         make: Any = self.config.http_protocol_class
         made: asyncio.Protocol = make(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state,
@@ -64,7 +71,10 @@ class UvicornWorker(Worker):  # type: ignore[misc]
             loop.close()
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        server = _Server(self._config())
+        listeners = [each.sock for each in self.sockets]
+        # A connection that is made takes the others along that wait.
+        config = self._config(on_accepted=lambda: server.backlog.take())
+        server = _Server(config, listeners, self.app.plan.workers)
 
         def drain() -> None:
             server.should_exit = True
@@ -89,16 +99,17 @@ class UvicornWorker(Worker):  # type: ignore[misc]
 
         server.config.callback_notify = notify
         self.notify()
-        await server.serve(sockets=[each.sock for each in self.sockets])
+        await server.serve(sockets=listeners)
 
-    def _config(self) -> uvicorn.Config:
+    def _config(self, on_accepted: Callable[[], None]) -> uvicorn.Config:
         logger = logging.getLogger("uvicorn.error")
         logger.handlers, logger.propagate = self.log.error_log.handlers, False
         logger.setLevel(self.log.error_log.level)
         server = self.app  # gunicorn's word for what serve/server.py makes
         settings: dict[str, Any] = {
             "http": partial(
-                Protocol, direct=server.direct, openings=server.openings, settings=server.settings
+                Protocol, direct=server.direct, openings=server.openings,
+                settings=server.settings, on_accepted=on_accepted,
             ),
             "ws": "none",  # ours is serve/websocket.py
             "lifespan": "off",

@@ -100,7 +100,7 @@ async def connection(application: Any, server: Any, request: bytes) -> float:
     config.load()
     protocol = Protocol(
         config=config, server_state=state, app_state={}, _loop=loop, direct=server.direct,
-        openings=server.openings, settings=server.settings,
+        openings=server.openings, settings=server.settings, on_accepted=lambda: None,
     )
     transport = Transport()
     protocol.connection_made(transport)
