@@ -25,6 +25,7 @@ from byoa.serve.visit import AsgiVisit, Watch
 
 BEGUN = "byoa.begun"  # in ASGI's scope
 _INVOCATIONS = contract.INVOCATIONS_PATH.encode()
+_PING = contract.PING_PATH.encode()
 _TYPES = 64  # content types that are kept ready
 
 
@@ -91,10 +92,15 @@ class Direct:
         self.watch = watch
 
     def open(
-        self, url: bytes, raw_headers: list[tuple[bytes, bytes]]
+        self, method: bytes, url: bytes, raw_headers: list[tuple[bytes, bytes]]
     ) -> Exchange | None:
-        """An exchange for a POST whose head is there; None where it takes another way, as do large
-        bodies, those of unknown length, encoded ones, and headers that are given twice."""
+        """An exchange for an invocation, or a ping, whose head is there; None where it takes
+        another way, as do large bodies, those of unknown length, encoded ones, and headers that are
+        given twice."""
+        if method == b"GET":
+            return self._ping(url, raw_headers)
+        if method != b"POST":
+            return None
         if url != _INVOCATIONS and not self._is_model(url):
             return None
         headers = {
@@ -111,6 +117,17 @@ class Direct:
         self.watch.enter(visit)
         return Exchange(url, raw_headers, headers, visit)
 
+    def _ping(self, url: bytes, raw_headers: list[tuple[bytes, bytes]]) -> Exchange | None:
+        """Among direct answers a task waits until nobody has sent anything for a moment: a ping
+        must not (HOST-22)."""
+        if url != _PING or any(
+            name in (b"content-length", b"transfer-encoding") for name, _ in raw_headers
+        ):
+            return None
+        visit = AsgiVisit("GET", contract.PING_PATH, raw_headers)
+        self.watch.enter(visit)
+        return Exchange(url, raw_headers, {}, visit)
+
     def _is_model(self, url: bytes) -> bool:
         return b"%" not in url and b"?" not in url and url.isascii() and self._core.invokes(
             url.decode("ascii")
@@ -119,6 +136,15 @@ class Direct:
     def answer(self, exchange: Exchange, connection: Connection) -> None:
         """Answer an exchange whose body is there, or hand it over."""
         visit, core = exchange.visit, self._core
+        if exchange.url == _PING:
+            request = Request("GET", visit.path, {}, b"")
+            try:
+                answer = core.ping()
+            except Exception as error:
+                self._hand_over(exchange, connection, Begun(request, error))
+            else:
+                self._send(exchange, connection, request, answer)
+            return
         visit.bytes_in = len(exchange.body)
         request = Request("POST", visit.path, exchange.headers, exchange.body, "", visit)
         try:

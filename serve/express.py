@@ -80,6 +80,7 @@ class Express:
             if method == "POST" and (path == _INVOCATIONS or self._core.invokes(path)):
                 await self._invoke(scope, receive, send)
             elif path == _PING and method == "GET":
+                scope.pop(BEGUN, None)
                 await _answer(send, self._core.ping())
             elif path == contract.METRICS_PATH and method == "GET":
                 side = asyncio.get_running_loop().run_in_executor  # it reads files, and many sums

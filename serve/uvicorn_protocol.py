@@ -143,11 +143,10 @@ class Protocol(HttpToolsProtocol):
         cycle, parser = self.cycle, self.parser
         answered = cycle is None or cycle.response_complete
         if (
-            parser.get_method() == b"POST" and answered
-            and parser.should_keep_alive() and parser.get_http_version() == "1.1"
+            answered and parser.should_keep_alive() and parser.get_http_version() == "1.1"
             and not (self.expect_100_continue or parser.should_upgrade() or self.flow.write_paused)
         ):
-            exchange = self._direct.open(self.url, self.headers)
+            exchange = self._direct.open(parser.get_method(), self.url, self.headers)
             if exchange is not None:
                 exchange.keep_alive = not self._stopping
                 self._exchange = self.cycle = self._running = exchange
@@ -267,8 +266,8 @@ class Protocol(HttpToolsProtocol):
             return False
         path = exchange.url.decode("ascii")
         scope: dict[str, Any] = self._new_scope(exchange.raw_headers) | {
-            "method": "POST", "path": path, "raw_path": exchange.url, "query_string": b"",
-            KEY: exchange.visit, BEGUN: begun,
+            "method": exchange.visit.method, "path": path, "raw_path": exchange.url,
+            "query_string": b"", KEY: exchange.visit, BEGUN: begun,
         }
         cycle = RequestResponseCycle(
             scope=scope, transport=self.transport, flow=self.flow, logger=self.logger,  # type: ignore[arg-type]
