@@ -204,12 +204,12 @@ def running(base: Path, workers: int = 1, cpus=(serving.SERVER_CPU,), **variable
     return serving.running("strained", base, cpus)
 
 
-def pss(pid: int) -> float:
-    """Megabytes of the server's processes, what they share counted once."""
+def megabytes(pid: int, *kinds: str) -> float:
+    """Of the server's processes together, as the kernel counts them by kind."""
     total = 0
     for each in serving.tree(pid):
         for line in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(kinds):
                 total += int(line.split()[1])
     return total / 1024
 
@@ -228,7 +228,7 @@ def start(base: Path, options) -> None:
                 answers.append(time.perf_counter() - begun)
                 pings.append(seconds)
                 serving.load(port, request, 8, 0.5)
-                memory.append(pss(pid))
+                memory.append(megabytes(pid, "Pss:"))
             begun = time.perf_counter()
             subprocess.run([sys.executable, "-c", f"import {library}"], check=True)
             imports.append(time.perf_counter() - begun)
@@ -336,11 +336,12 @@ def memory(base: Path, options) -> None:
         done = 0
         while done < options.requests:
             done += serving.load(port, request, 32, 2.0)[0]
-            seen.append(pss(pid))
+            # What others share with them changes as others come and go.
+            seen.append(megabytes(pid, "Private_Dirty:", "Private_Clean:"))
     first = seen[max(1, len(seen) // 10)]
     print(
-        f"memory over {done:,} requests, MB PSS: {seen[0]:.1f} at first, {first:.1f} after a tenth,"
-        f" {min(seen):.1f} to {max(seen):.1f}, {seen[-1]:.1f} at the end"
+        f"memory over {done:,} requests, MB of their own: {seen[0]:.1f} at first,"
+        f" {first:.1f} after a tenth, {min(seen):.1f} to {max(seen):.1f}, {seen[-1]:.1f} at the end"
         f" ({seen[-1] / first - 1:+.1%} since the tenth)"
     )
 
