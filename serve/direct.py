@@ -119,7 +119,7 @@ class Direct:
 
     def _ping(self, url: bytes, raw_headers: list[tuple[bytes, bytes]]) -> Exchange | None:
         """Among direct answers a task waits until nobody has sent anything for a moment: a ping
-        must not (HOST-22)."""
+        must not (HOST-20)."""
         if url != _PING or any(
             name in (b"content-length", b"transfer-encoding") for name, _ in raw_headers
         ):
