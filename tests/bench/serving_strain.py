@@ -6,8 +6,8 @@
 
     start      from the start to the first 200 of /ping and to the first right answer, without and
                with torch; beside `python -c "import numpy"` and `import torch`
-    ping       /ping, asked 50 times a second while 128 connections keep the server busy
-    overload   1.5 times the best closed-loop rate, offered whether or not the server keeps up
+    ping       /ping, asked 50 times a second at 98 % of the best closed-loop rate
+    overload   the same at 1.5 times that rate, offered whether or not the server keeps up
     sigterm    what becomes of the requests of 32 connections when the server is told to end
     sigkill    the same when one of two workers is killed
     cores      two workers on two CPUs against one on one; the load shares them
@@ -241,39 +241,37 @@ def start(base: Path, options) -> None:
 
 
 def ping(base: Path, options) -> None:
+    offered(base, options, "ping", 0.98)  # nearly all that it can do
+
+
+def overload(base: Path, options) -> None:
+    offered(base, options, "overload", 1.5)
+
+
+def offered(base: Path, options, part: str, of_peak: float) -> None:
+    """What becomes of so much of the best rate, and of /ping meanwhile."""
     for workload in ("tiny-json", "mlp-json", "csv-1000"):
         request = serving.request_of(workload)
         with running(base) as (port, _, _):
+            serving.one_answer(port, request)  # it may have something to import
             peak = best_rate(port, request)
-            # Slightly below what it can do at most, so that all connections are always waiting.
-            told, latencies, pings = open_loop(port, request, 0.98 * peak, options.seconds * 2)
+            told, latencies, pings = open_loop(port, request, of_peak * peak, options.seconds * 2)
+        answered = told["200"] / (options.seconds * 2)
         print(
-            f"ping, {workload} at {0.98 * peak:,.0f}/s: p50 {quantile(pings, 0.5):.1f} ms,"
-            f" p99 {quantile(pings, 0.99):.1f} ms of {len(pings)}; {dict(told)}"
+            f"{part}, {workload}: peak {peak:,.0f}/s, offered {of_peak * peak:,.0f}/s, answered"
+            f" {answered:,.0f}/s = {answered / peak:.0%} of the peak; {dict(told)};"
+            f" 200: p50 {quantile(latencies.get('200', ()), 0.5):.0f} ms"
+            f" p99 {quantile(latencies.get('200', ()), 0.99):.0f} ms;"
+            f" 503: p50 {quantile(latencies.get('503', ()), 0.5):.0f} ms"
+            f" p99 {quantile(latencies.get('503', ()), 0.99):.0f} ms;"
+            f" /ping p50 {quantile(pings, 0.5):.0f} ms p99 {quantile(pings, 0.99):.0f} ms"
+            f" of {len(pings)}"
         )
 
 
 def best_rate(port: int, request: bytes) -> float:
     serving.load(port, request, 8, 0.5)
     return max(serving.load(port, request, each, 1.5)[0] / 1.5 for each in (8, 32, CONNECTIONS))
-
-
-def overload(base: Path, options) -> None:
-    for workload in ("tiny-json", "mlp-json", "csv-1000"):
-        request = serving.request_of(workload)
-        with running(base) as (port, _, _):
-            peak = best_rate(port, request)
-            told, latencies, pings = open_loop(port, request, 1.5 * peak, options.seconds * 2)
-        answered = told["200"] / (options.seconds * 2)
-        print(
-            f"overload, {workload}: peak {peak:,.0f}/s, offered {1.5 * peak:,.0f}/s, answered"
-            f" {answered:,.0f}/s = {answered / peak:.0%} of the peak; {dict(told)};"
-            f" 200: p50 {quantile(latencies.get('200', ()), 0.5):.0f} ms"
-            f" p99 {quantile(latencies.get('200', ()), 0.99):.0f} ms;"
-            f" 503: p50 {quantile(latencies.get('503', ()), 0.5):.0f} ms"
-            f" p99 {quantile(latencies.get('503', ()), 0.99):.0f} ms;"
-            f" /ping p99 {quantile(pings, 0.99):.0f} ms of {len(pings)}"
-        )
 
 
 def sigterm(base: Path, options) -> None:

@@ -1,6 +1,7 @@
 """InvokeEndpointWithResponseStream by unmodified boto3, to containers of either runner."""
 
 import json
+import shutil
 import socket
 import uuid
 from contextlib import closing
@@ -52,6 +53,13 @@ class Gate:
         return json.loads(answer["Body"].read())
 
 
+@pytest.fixture
+def gate(streaming):
+    made = Gate(streaming)
+    yield made
+    shutil.rmtree(made.place, ignore_errors=True)  # of a process, it is this machine's
+
+
 def start(hosting, gate=None, **order):
     if gate is not None:
         order["gate"] = gate.place
@@ -66,9 +74,8 @@ def payloads(answer):
             yield event["PayloadPart"]["Bytes"]
 
 
-def test_parts_arrive_one_by_one_while_the_next_are_not_made(streaming):
+def test_parts_arrive_one_by_one_while_the_next_are_not_made(streaming, gate):
     """STRM-01, STRM-02."""
-    gate = Gate(streaming)
     gate.open("head", "0")
     answer = start(streaming, gate, parts=["one", "two"])
     assert answer["ContentType"] == "application/jsonlines"
@@ -78,9 +85,8 @@ def test_parts_arrive_one_by_one_while_the_next_are_not_made(streaming):
     assert list(received) == [b"two"]
 
 
-def test_a_client_that_leaves_in_the_middle_ends_the_container_s_work(streaming):
+def test_a_client_that_leaves_in_the_middle_ends_the_container_s_work(streaming, gate):
     """STRM-02."""
-    gate = Gate(streaming)
     gate.open("head", "0")
     answer = start(streaming, gate, parts=["one", "two"])
     assert next(payloads(answer)) == b"one"
@@ -88,9 +94,8 @@ def test_a_client_that_leaves_in_the_middle_ends_the_container_s_work(streaming)
     wait_until(lambda: "left" in gate.open())
 
 
-def test_a_client_that_leaves_before_the_first_byte_ends_the_container_s_work(streaming):
+def test_a_client_that_leaves_before_the_first_byte_ends_the_container_s_work(streaming, gate):
     """STRM-02."""
-    gate = Gate(streaming)
     assert gate.open() == []
     order = json.dumps({"parts": ["one"], "gate": gate.place}).encode()
     parts = urlsplit(streaming.url)
@@ -110,9 +115,8 @@ def test_an_error_before_the_first_byte_is_a_model_error(streaming):
     assert raised.value.response["OriginalMessage"] == "no room"
 
 
-def test_a_container_that_dies_in_the_middle_of_a_stream_breaks_it(streaming):
+def test_a_container_that_dies_in_the_middle_of_a_stream_breaks_it(streaming, gate):
     """STRM-05, STRM-06: and another one takes its place."""
-    gate = Gate(streaming)
     gate.open("head", "0")
     received = payloads(start(streaming, gate, parts=["one", "two"]))
     assert next(received) == b"one"
