@@ -34,6 +34,7 @@ from byoa.container.formats.base import (
 )
 from byoa.container.formats.json_text import dumps, items, loads
 from byoa.container.formats.limits import LIMITS, Limits
+from byoa.container.formats.number_text import document
 from byoa.container.formats.sparse import Sparse, sparse, stack
 from byoa.container.media_types import MediaType
 
@@ -68,13 +69,16 @@ class _Json(Format):
     ) -> Batch:
         """The records of one document in any of the forms above."""
         body = to_utf8(data, media, where)
+        numbers = document(body)
+        if numbers is not None:
+            return split_labels(numbers, label_size_of(media, label_size), where, limits)
         if not body.strip():
             raise body_empty(where, self.sample)
         try:
-            document = loads(body)
+            parsed = loads(body)
         except ValueError as error:
             raise malformed(f"it is not JSON: {error}", where) from None
-        records = _records(document, where)
+        records = _records(parsed, where)
         if not records:
             raise body_empty(where, self.sample)
         return assemble(records, label_size_of(media, label_size), where, limits)
@@ -87,7 +91,7 @@ class _Json(Format):
 FORMAT = _Json()
 
 
-def answers(predictions: Any) -> list[Any]:
+def answers(predictions: Any) -> NDArray[Any] | list[Any]:
     """One JSON value a record, an object where the predictions are columns."""
     normal = shapes.normalise(predictions)
     if not isinstance(normal, dict):

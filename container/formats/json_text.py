@@ -70,11 +70,11 @@ def dumps(document: Any) -> bytes:
         raise not_encodable("text that is not Unicode (a lone surrogate)") from None
 
 
-def items(column: NDArray[Any] | list[Any]) -> list[Any]:
+def items(column: NDArray[Any] | list[Any]) -> NDArray[Any] | list[Any]:
     """The values of a column, one a record, as `dumps` takes them."""
     if isinstance(column, list) or accelerator() is None:
         return list(plain(column))
-    return list(column)
+    return column
 
 
 def number_texts(column: NDArray[Any]) -> list[bytes]:
@@ -84,7 +84,8 @@ def number_texts(column: NDArray[Any]) -> list[bytes]:
     fast = accelerator()
     if column.dtype.kind == "b":
         column = column.astype(np.uint8)
-    if fast is None or not column.size or not np.isfinite(column).all():
+    finite = column.dtype.kind != "f" or np.isfinite(column).all()
+    if fast is None or not column.size or not finite:
         return [",".join(map(str, np.ravel(row))).encode() for row in column]
     text: bytes = fast.dumps(column, option=fast.OPT_SERIALIZE_NUMPY)
     return text[2:-2].split(b"],[") if column.ndim == 2 else text[1:-1].split(b",")

@@ -96,9 +96,12 @@ class _Csv(Format):
     def encode(self, predictions: Any, media: MediaType | None = None) -> bytes:
         """One line a record, columns in order and flattened; `header=present` names them."""
         normal = shapes.normalise(predictions)
+        header = parameter(media, "header", _HEADER, "absent") == "present"
+        if not (header or isinstance(normal, dict)):
+            return b"\n".join([*_texts(normal), b""])
         named = normal if isinstance(normal, dict) else {"prediction": normal}
         lines = [b",".join(row) for row in zip(*map(_texts, named.values()), strict=True)]
-        if parameter(media, "header", _HEADER, "absent") == "present":
+        if header:
             names = [cell for each in named.items() for cell in _names(*each)]
             lines.insert(0, b",".join(names))
         return b"\n".join([*lines, b""])

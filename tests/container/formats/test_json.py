@@ -340,3 +340,43 @@ def test_a_wrong_value_s_cure_does_not_promise_null(decode):
     with pytest.raises(DataError) as caught:
         decode("application/json", b'{"instances": [[1, "x"]]}')
     assert (caught.value.code, caught.value.expected) == ("RECORD_NOT_A_NUMBER", "a JSON number")
+
+
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.integers(-(10**25), 10**25).map(str),
+    st.sampled_from(
+        ["0", "-0", "-0.0", "1e400", "5e-324", "1e39", "3.4028235677973366e38", "1E+05"]
+    ),
+)
+PIECES = st.one_of(
+    NUMBERS, NUMBERS,
+    st.sampled_from(["null", "true", '"1"', '"["', "[]", "[1]", "[[1]]", "{}", '{"features":[1]}',
+                     "NaN", "+1", "01", "", "1 2"]),
+)
+DOCUMENTS = st.builds(
+    str.format,
+    st.sampled_from(['{{"instances":{}}}', ' {{ "instances" : {} }} ', "{}", "[{}]", '{{"a":{}}}',
+                     '{{"instances":{},"a":1}}', '{{"instances":[[1]],"instances":{}}}',
+                     '{{"inst\\u0061nces":{}}}', "{}x", "\ufeff{}", '{{"a":{{"instances":{}}}}}']),
+    st.lists(st.lists(PIECES, max_size=4).map(lambda row: f"[{', '.join(row)}]"), max_size=4).map(
+        lambda rows: f"[{','.join(rows)}]"
+    ) | st.lists(PIECES, max_size=4).map(lambda row: f"[{','.join(row)}]"),
+)
+
+
+@given(text=DOCUMENTS, label_size=st.integers(0, 2))
+def test_numbers_are_read_to_the_same_bits_and_refused_with_the_same_words_by_each_parser(
+    text, label_size
+):
+    def outcome():
+        try:
+            batch = json_document.FORMAT.decode(text.encode(), label_size=label_size, where="f")
+        except DataError as error:
+            return str(error)
+        return batch.features.shape, batch.features.tobytes(), repr(batch.labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        found = outcome()
+        patch.setattr(json_document, "document", lambda body: None)
+        assert outcome() == found

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from byoa.container.errors import DataError
 from byoa.container.formats import json_text, number_text, text_csv
-from byoa.container.formats.number_text import exact, row, table
+from byoa.container.formats.number_text import document, exact, row, table
 from byoa.container.media_types import parse_media_type
 
 CELLS = st.one_of(
@@ -171,3 +171,10 @@ def test_threads_do_not_share_a_parser():
         found = list(pool.map(table, texts * 4))
     for index, each in enumerate(found):
         np.testing.assert_array_equal(each[0], np.arange(2000, dtype=np.float32) + index % 64)
+
+
+def test_documents_of_numbers_alone_take_the_fast_route():
+    pytest.importorskip("simdjson")
+    assert document(b'{"instances": [[1, -2.5], [3, 4e5]]}').tolist() == [[1, -2.5], [3, 4e5]]
+    assert document(b"[[1],[2],[3]]").tolist() == [[1], [2], [3]]
+    assert document(b"[1, 2, 3]").tolist() == [[1, 2, 3]]
