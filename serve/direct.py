@@ -20,6 +20,7 @@ from byoa.serve.calls import Call
 from byoa.serve.core import LARGE_BYTES, Job, Responder, close_stream
 from byoa.serve.messages import Answer, Request
 from byoa.serve.moments import Moments
+from byoa.serve.rounds import Rounds
 from byoa.serve.streaming import Stream
 from byoa.serve.visit import AsgiVisit, Watch
 
@@ -90,6 +91,7 @@ class Direct:
         self._core = core
         self._moments = moments
         self.watch = watch
+        self._rounds: Rounds[tuple[Exchange, Connection]] = Rounds(self._answer)
 
     def open(
         self, method: bytes, url: bytes, raw_headers: list[tuple[bytes, bytes]]
@@ -134,17 +136,27 @@ class Direct:
         )
 
     def answer(self, exchange: Exchange, connection: Connection) -> None:
-        """Answer an exchange whose body is there, or hand it over."""
-        visit, core = exchange.visit, self._core
+        """Answer an exchange whose body is there, or hand it over; where many have come, in its
+        turn."""
         if exchange.url == _PING:
-            request = Request("GET", visit.path, {}, b"")
-            try:
-                answer = core.ping()
-            except Exception as error:
-                self._hand_over(exchange, connection, Begun(request, error))
-            else:
-                self._send(exchange, connection, request, answer)
-            return
+            self._answer_ping(exchange, connection)
+        else:
+            self._rounds.take((exchange, connection))
+
+    def _answer_ping(self, exchange: Exchange, connection: Connection) -> None:
+        request = Request("GET", exchange.visit.path, {}, b"")
+        try:
+            answer = self._core.ping()
+        except Exception as error:
+            self._hand_over(exchange, connection, Begun(request, error))
+        else:
+            self._send(exchange, connection, request, answer)
+
+    def _answer(self, turn: tuple[Exchange, Connection]) -> None:
+        exchange, connection = turn
+        if exchange.response_complete:
+            return  # its client has left meanwhile
+        visit, core = exchange.visit, self._core
         visit.bytes_in = len(exchange.body)
         request = Request("POST", visit.path, exchange.headers, exchange.body, "", visit)
         try:

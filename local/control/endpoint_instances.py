@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from byoa.container.contract import (
     DEFAULT_PORT,
@@ -44,6 +44,7 @@ EXITS_BEFORE_FAILURE = 2  # in a row, before InService
 BACKOFF_SECONDS = (0.2, 30.0)  # first and longest pause before a restart after InService
 STEADY_SECONDS = 60.0  # a container healthy for so long starts with a short pause again
 _TAIL_LINES = 15
+_LOG_SECONDS = 2.0
 
 _log = logging.getLogger("byoa.endpoints")
 
@@ -372,12 +373,19 @@ class Instance:
             f" Seen: {reason}."
         )
         room = FAILURE_LIMIT_CHARACTERS - len(head) - len(" Log: ")
-        end = tail(self._log_path, _TAIL_LINES)
+        end = self._log_end()
         if not end or room < 40:
             return head
         if len(end) > room:
             end = "…" + end[-room + 1 :]
         return f"{head} Log: {end}"
+
+    def _log_end(self) -> str:
+        """The log's last lines: an engine hands the first on a moment after they were written."""
+        until = monotonic() + _LOG_SECONDS
+        while not (end := tail(self._log_path, _TAIL_LINES)) and monotonic() < until:
+            sleep(START_POLL_SECONDS)
+        return end
 
 
 def _listens_elsewhere(container: Container) -> str | None:

@@ -119,11 +119,11 @@ def test_a_path_that_leaves_the_prefix_is_refused(deploy):
 @pytest.mark.both_runners
 def test_the_least_recently_used_makes_room_for_another(deploy):
     """MME-03, TRAP-33: 507, unload, load again; nothing of it reaches the caller."""
-    hosting = deploy(BYOA_MODELS_MEMORY_MB="500")
-    targets = [put(hosting, name, ballast_mb=150) for name in ("a", "b", "c", "d")]
+    hosting = deploy(BYOA_MODELS_MEMORY_MB="200")
+    targets = [put(hosting, name, ballast_mb=60) for name in ("a", "b", "c", "d")]
     for target in (*targets, targets[0]):
         assert invoke(hosting, target) == target.removesuffix(".tar.gz")
-    too_large = put(hosting, "whale", ballast_mb=900)
+    too_large = put(hosting, "whale", ballast_mb=360)
     error = refusal(hosting, too_large)
     assert error["Error"]["Code"] == "ModelError"
     assert error["OriginalStatusCode"] == 507

@@ -1,0 +1,58 @@
+"""Rounds of answering: each has an end, and everything has its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from byoa.serve.rounds import ROUND_SECONDS, Rounds
+
+
+def test_pieces_that_fit_into_a_round_are_done_as_they_come():
+    async def run():
+        done = []
+        rounds = Rounds(done.append)
+        for piece in range(3):
+            rounds.take(piece)
+            assert done[-1] == piece
+
+    asyncio.run(run())
+
+
+def test_what_a_round_does_not_reach_is_done_in_order_after_the_loop_has_looked_around():
+    async def run():
+        seen = []
+
+        def do(piece):
+            time.sleep(ROUND_SECONDS / 2)
+            seen.append(piece)
+
+        rounds = Rounds(do)
+        for piece in range(9):
+            rounds.take(piece)
+        assert 0 < len(seen) < 9
+        asyncio.get_running_loop().call_soon(seen.append, "loop")
+        while 8 not in seen:
+            await asyncio.sleep(0)
+        assert seen.index("loop") < seen.index(8)
+        seen.remove("loop")
+        assert seen == list(range(9))
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_round_that_is_over_leaves_the_next_one_its_time():
+    async def run():
+        done = []
+
+        def do(piece):
+            time.sleep(2 * ROUND_SECONDS)
+            done.append(piece)
+
+        rounds = Rounds(do)
+        for piece in range(3):
+            rounds.take(piece)
+            assert done == list(range(piece + 1))
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
