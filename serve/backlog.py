@@ -2,7 +2,8 @@
 
 uvloop accepts one in each round of its loop, and a round answers whoever has sent a request: with a
 hundred busy connections the last of a hundred new ones would wait for a second (HOST-11: 250 ms).
-So whoever accepts one takes what else there is.
+So whoever accepts one takes others along: not all at once, for what a thousand new connections take
+would keep a /ping waiting (HOST-20).
 
 And when the last process closes a listening socket, the kernel breaks off those who wait, with the
 requests that they have sent: a worker that stops takes them first.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 # Where Linux tells how many wait, of a listening socket: tcp_info.tcpi_unacked.
 _TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _WAITING = slice(24, 28)
+AT_ONCE = 16  # one takes about 0.1 ms
 
 
 class Backlog:
@@ -32,17 +34,29 @@ class Backlog:
         self._workers = workers
         self._protocol = protocol
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owed: list[socket.socket] = []  # a listener for each that is still to be accepted
 
     def take(self) -> None:
-        """Accept this worker's share of those who wait."""
+        """Accept this worker's share of those who wait, some in each round of the loop."""
+        if self._owed:
+            return
         for listener in self._listeners:
-            for _ in range(-(-_waiting(listener) // self._workers)):
-                connection = _accept(listener)
-                if connection is None:
-                    break
-                task = asyncio.get_running_loop().create_task(self._serve(connection))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            self._owed += [listener] * -(-_waiting(listener) // self._workers)
+        if self._owed:
+            self._take_some()
+
+    def _take_some(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._owed[:AT_ONCE]:
+            connection = _accept(listener)
+            if connection is None:  # another worker was sooner
+                continue
+            task = loop.create_task(self._serve(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        del self._owed[:AT_ONCE]
+        if self._owed:
+            loop.call_soon(self._take_some)
 
     async def close(self, servers: Sequence[asyncio.AbstractServer]) -> None:
         """Close the listeners; who is connected already gets a protocol as if accepted before."""

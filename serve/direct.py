@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 from byoa.container import contract
+from byoa.serve.aside import Aside
 from byoa.serve.calls import Call
 from byoa.serve.core import LARGE_BYTES, Job, Responder, close_stream
 from byoa.serve.messages import Answer, Request
@@ -48,7 +50,7 @@ class Exchange:
     """A request that may be answered directly, in the place of uvicorn's RequestResponseCycle."""
 
     __slots__ = (
-        "body", "disconnected", "headers", "keep_alive", "outcome", "raw_headers",
+        "body", "disconnected", "headers", "keep_alive", "outcome", "raw_headers", "refusal",
         "response_complete", "timer", "url", "visit",
     )
     message_event = _Unheard()
@@ -63,6 +65,7 @@ class Exchange:
         self.headers = headers
         self.visit = visit
         self.body = b""
+        self.refusal: Exception | None = None  # then its body is not kept
         self.keep_alive = True
         self.response_complete = False  # or its connection is no longer ours
         self.disconnected = False
@@ -87,9 +90,13 @@ class Connection(Protocol):
 class Direct:
     """What answers the exchanges of one worker's connections."""
 
-    def __init__(self, core: Responder, watch: Watch, moments: Moments) -> None:
+    def __init__(
+        self, core: Responder, watch: Watch, moments: Moments, aside: Aside
+    ) -> None:
         self._core = core
         self._moments = moments
+        self._aside = aside
+        self._limit = core.settings.payload_limit or sys.maxsize
         self.watch = watch
         self._rounds: Rounds[tuple[Exchange, Connection]] = Rounds(self._answer)
 
@@ -97,8 +104,8 @@ class Direct:
         self, method: bytes, url: bytes, raw_headers: list[tuple[bytes, bytes]]
     ) -> Exchange | None:
         """An exchange for an invocation, or a ping, whose head is there; None where it takes
-        another way, as do large bodies, those of unknown length, encoded ones, and headers that are
-        given twice."""
+        another way, as do large bodies that have room, those of unknown length, encoded ones, and
+        headers that are given twice."""
         if method == b"GET":
             return self._ping(url, raw_headers)
         if method != b"POST":
@@ -111,13 +118,21 @@ class Direct:
         length = headers.get("content-length", "")
         if (
             len(headers) < len(raw_headers) or not (length.isascii() and length.isdecimal())
-            or int(length) > min(LARGE_BYTES, self._core.settings.payload_limit or LARGE_BYTES)
             or "content-encoding" in headers or "transfer-encoding" in headers
         ):
             return None
+        size, refusal = int(length), None
+        if size > self._limit:
+            return None
+        if size > LARGE_BYTES:
+            refusal = self._aside.refusal()
+            if refusal is None:
+                return None
         visit = AsgiVisit("POST", url.decode("ascii"), raw_headers)
         self.watch.enter(visit)
-        return Exchange(url, raw_headers, headers, visit)
+        exchange = Exchange(url, raw_headers, headers, visit)
+        exchange.refusal = refusal
+        return exchange
 
     def _ping(self, url: bytes, raw_headers: list[tuple[bytes, bytes]]) -> Exchange | None:
         """Among direct answers a task waits until nobody has sent anything for a moment: a ping
@@ -157,8 +172,13 @@ class Direct:
         if exchange.response_complete:
             return  # its client has left meanwhile
         visit, core = exchange.visit, self._core
-        visit.bytes_in = len(exchange.body)
         request = Request("POST", visit.path, exchange.headers, exchange.body, "", visit)
+        if exchange.refusal is not None:
+            visit.bytes_in = int(exchange.headers["content-length"])
+            refused = core.failed(request, exchange.refusal)
+            self._hand_over(exchange, connection, Begun(request, refused))
+            return
+        visit.bytes_in = len(exchange.body)
         try:
             if core.must_wait(request):
                 self._hand_over(exchange, connection, Begun(request))

@@ -16,6 +16,7 @@ from typing import Any
 
 from byoa.container import contract
 from byoa.serve import bridge
+from byoa.serve.aside import Aside
 from byoa.serve.calls import Call
 from byoa.serve.compute import ServerBusy
 from byoa.serve.core import DRAIN_BYTES, Job, Responder, close_stream
@@ -29,7 +30,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_SIDE_THREADS = 4
 # Threads for what Flask answers: a model that is being loaded holds one (MME-07).
 _FLASK_THREADS = 32
 _PING, _INVOCATIONS = contract.PING_PATH, contract.INVOCATIONS_PATH
@@ -62,15 +62,14 @@ class Express:
     """The ASGI application. `flask` makes the Flask application when it is first needed."""
 
     def __init__(
-        self, core: Responder, flask: Callable[[], bridge.Wsgi], moments: Moments
+        self, core: Responder, flask: Callable[[], bridge.Wsgi], moments: Moments, aside: Aside
     ) -> None:
         self._core = core
         self._flask = flask
         self._wsgi: bridge.Wsgi | None = None
-        self._side = ThreadPoolExecutor(_SIDE_THREADS, thread_name_prefix="codec")
         self._waiting = ThreadPoolExecutor(_FLASK_THREADS, thread_name_prefix="flask")
         self._moments = moments
-        self._aside = 0  # requests whose bodies are decoded beside the loop, or wait for it
+        self._aside = aside
 
     async def __call__(self, scope: bridge.Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +83,7 @@ class Express:
                 await _answer(send, self._core.ping())
             elif path == contract.METRICS_PATH and method == "GET":
                 side = asyncio.get_running_loop().run_in_executor  # it reads files, and many sums
-                await _answer(send, await side(self._side, self._core.metrics))
+                await _answer(send, await side(self._aside.threads, self._core.metrics))
             else:
                 await self._hand_over(scope, receive, send)
         except _Gone:
@@ -120,18 +119,16 @@ class Express:
     async def _invoke_aside(self, request: Request, client: _Client) -> Answer:
         """As `_invoke`, where decoding and encoding take long enough to be done beside the loop."""
         core = self._core
-        if self._aside >= core.settings.queue:
-            return core.failed(request, ServerBusy.beyond(core.settings.queue))
-        self._aside += 1
         try:
-            return await self._decoded_aside(request, client)
-        finally:
-            self._aside -= 1
+            with self._aside.room():
+                return await self._decoded_aside(request, client)
+        except ServerBusy as error:
+            return core.failed(request, error)
 
     async def _decoded_aside(self, request: Request, client: _Client) -> Answer:
         core = self._core
         # What only waits, for a model to be loaded, must not keep decoding waiting.
-        threads = self._waiting if core.may_load(request) else self._side
+        threads = self._waiting if core.may_load(request) else self._aside.threads
         side = asyncio.get_running_loop().run_in_executor
         job = await side(threads, core.prepare, request)
         if isinstance(job, Answer):

@@ -13,6 +13,9 @@ from byoa.container import account, contract, hardware
 from byoa.container.errors import ContractError
 from byoa.serve.settings import MEGABYTE, USER, Settings
 
+# Decoding holds Python's lock most of the time: more threads than CPUs only keep the others of the
+# process waiting for it, among them the one that answers /ping.
+_MOST_CODECS = 4
 MEMORY_SHARE = 0.9  # of the container's, for the workers
 # What a worker may take, for a first look: a framework, and a model's files read and unpacked.
 _FRAMEWORK_BYTES, _TIMES_FILES = 500 << 20, 2
@@ -30,6 +33,7 @@ class Plan:
     threads: str
     model_dir: Path
     algorithm: str | None
+    codecs: int = 1  # threads of a worker that decode large bodies
     program: str | None = None  # the inference script that SAGEMAKER_PROGRAM names …
     code: Path | None = None  # … and where its code is, None for the model's own code/
     models_bytes: int = 0  # a worker's share of the memory, in multi-model mode
@@ -52,7 +56,6 @@ class Plan:
             f" device {self.device}, {self._models(settings)}{_loaded(settings)},"
             f" workers as {self.user or account.own()}{self.user_note}"
         )
-
 
     def _models(self, settings: Settings) -> str:
         if not settings.multi_model:
@@ -87,6 +90,7 @@ def make_plan(
         user=user, user_note=note,
         workers=workers, cpus=cpus, pin=pin and bool(cpus), device=found.device, gpus=gpus,
         threads=environ.get("OMP_NUM_THREADS", "1"),
+        codecs=max(1, min(_MOST_CODECS, found.threads // workers)),
         model_dir=model_dir,
         algorithm=environ.get(contract.ALGORITHM_VARIABLE) or None,
         program=environ.get(contract.PROGRAM_VARIABLE) or None,

@@ -24,6 +24,7 @@ from gunicorn.arbiter import Arbiter
 from byoa.container import account, contract
 from byoa.container.errors import ByoaError, ContractError
 from byoa.container.hardware import resident_bytes, shared_bytes
+from byoa.serve import heap
 from byoa.serve.access_log import AccessLog
 from byoa.serve.master import Board, Crew, Master
 from byoa.serve.meter import Meters
@@ -209,6 +210,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._worker, self._slot = worker, slot
         self.watch = Watch(self.meters.of(slot))
         self.watch.meter.begin()
+        heap.keep_freed()
         if self.plan.pin:
             os.sched_setaffinity(0, {self.plan.cpus[slot % len(self.plan.cpus)]})
         if self.plan.gpus:
@@ -238,15 +240,16 @@ class Server(BaseApplication):  # type: ignore[misc]
         core = self._core()
         if self.settings.door == "flask":
             return WatchedWsgi(_flask(core), self.watch)
+        from byoa.serve.aside import Aside
         from byoa.serve.direct import Direct
         from byoa.serve.express import Express
         from byoa.serve.moments import Moments
         from byoa.serve.opening import Openings
 
         self.openings = Openings(core, self.watch)
-        moments = Moments()
-        self.direct = Direct(core, self.watch, moments)
-        express = Express(core, partial(_flask, core), moments)
+        moments, aside = Moments(), Aside(self.settings.queue, self.plan.codecs)
+        self.direct = Direct(core, self.watch, moments, aside)
+        express = Express(core, partial(_flask, core), moments, aside)
         return WatchedAsgi(express, self.watch, core.broken)
 
     def _core(self) -> Any:

@@ -165,7 +165,7 @@ class Protocol(HttpToolsProtocol):
         exchange = self._exchange
         if exchange is None:
             super().on_body(body)
-        else:
+        elif exchange.refusal is None:
             exchange.body = exchange.body + body if exchange.body else body
 
     def on_message_complete(self) -> None:

@@ -252,14 +252,18 @@ def offered(base: Path, options, part: str, of_peak: float) -> None:
     """What becomes of so much of the best rate, and of /ping meanwhile."""
     for workload in ("tiny-json", "mlp-json", "csv-1000"):
         request = serving.request_of(workload)
-        with running(base) as (port, _, _):
+        seconds = options.seconds * 2
+        with running(base) as (port, pid, _):
             serving.one_answer(port, request)  # it may have something to import
             peak = best_rate(port, request)
-            told, latencies, pings = open_loop(port, request, of_peak * peak, options.seconds * 2)
-        answered = told["200"] / (options.seconds * 2)
+            before = serving.cpu_seconds(pid)
+            told, latencies, pings = open_loop(port, request, of_peak * peak, seconds)
+            busy = (serving.cpu_seconds(pid) - before) / seconds
+        answered = told["200"] / seconds
         print(
             f"{part}, {workload}: peak {peak:,.0f}/s, offered {of_peak * peak:,.0f}/s, answered"
-            f" {answered:,.0f}/s = {answered / peak:.0%} of the peak; {dict(told)};"
+            f" {answered:,.0f}/s = {answered / peak:.0%} of the peak, the server's CPU {busy:.0%}"
+            f" busy; {dict(told)};"
             f" 200: p50 {quantile(latencies.get('200', ()), 0.5):.0f} ms"
             f" p99 {quantile(latencies.get('200', ()), 0.99):.0f} ms;"
             f" 503: p50 {quantile(latencies.get('503', ()), 0.5):.0f} ms"

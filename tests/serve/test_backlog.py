@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from byoa.serve.backlog import Backlog
+from byoa.serve.backlog import AT_ONCE, Backlog
 
 
 class Greeting(asyncio.Protocol):
@@ -17,6 +17,16 @@ class Greeting(asyncio.Protocol):
     def connection_made(self, transport):
         transport.write(b"hello")
         transport.close()
+
+
+class Counting(asyncio.Protocol):
+    """Counts the connections that are made."""
+
+    def __init__(self, made: list[int]) -> None:
+        self.made = made
+
+    def connection_made(self, transport):
+        self.made.append(1)
 
 
 @pytest.fixture
@@ -54,6 +64,28 @@ def test_a_worker_takes_its_share_of_those_who_wait(listener, workers, taken):
 
     asyncio.run(take())
     assert greeted(clients) == taken
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many wait")
+def test_a_crowd_is_taken_in_several_rounds_so_that_others_have_their_turn():
+    """HOST-20."""
+    crowd = 3 * AT_ONCE
+    with socket.create_server(("127.0.0.1", 0), backlog=crowd) as listener:
+        clients = connected(listener, crowd)
+
+        async def take() -> int:
+            made: list[int] = []
+            Backlog([listener], 1, lambda: Counting(made)).take()
+            while not made:
+                await asyncio.sleep(0)
+            first = len(made)
+            while len(made) < crowd:
+                await asyncio.sleep(0.01)
+            return first
+
+        assert asyncio.run(asyncio.wait_for(take(), 30)) <= AT_ONCE
+        for client in clients:
+            client.close()
 
 
 def test_where_nobody_waits_nothing_is_taken(listener):

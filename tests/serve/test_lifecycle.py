@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.serve.exposition import Exposition
+
 
 def test_ping_says_loading_until_the_model_is_loaded(servers, door):
     """HOST-20, HOST-25: the listener is up at once, 200 comes with the model."""
@@ -239,6 +241,43 @@ def test_large_bodies_beyond_the_queue_are_answered_503_too(servers, door):
     assert all(len(each.json["predictions"]) == 20_000 for each in replies if each.status == 200)
     full = next(reply for reply in replies if reply.status == 503)
     assert full.json["code"] == "QUEUE_FULL" and full.headers["retry-after"]
+
+
+@pytest.mark.parametrize("door", ["express"])
+def test_a_connection_whose_large_body_is_refused_unread_goes_on(servers, door):
+    """HOST-36: what it sends is thrown away, and counted."""
+    server = servers(door, BYOA_QUEUE_LIMIT="1")
+    body = b"914,0,0,0\n" * 20_000
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+    with ThreadPoolExecutor(1) as pool, server.raw(60) as connection:
+        held = pool.submit(server.invoke, body.decode())
+        server.wait_for(lambda: metrics(server)("byoa_requests_in_flight") == 2)  # with itself
+        sent = 0
+        status = b""
+        while status != b"503" and not held.done():
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            status, sent = status_of(connection), sent + 1
+        assert status == b"503"
+        connection.sendall(head + b"Content-Length: 8\r\n\r\n1,2,3,4\n")
+        assert status_of(connection) == b"200"
+        held.result()
+    assert metrics(server)("byoa_request_bytes_total") == (sent + 1) * len(body) + 8
+
+
+def metrics(server) -> Exposition:
+    return Exposition(server.call("GET", "/metrics").body.decode())
+
+
+def status_of(connection: socket.socket) -> bytes:
+    """The status of the next answer, which is read whole."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(65536)
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    left = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) - len(rest)
+    while left:
+        left -= len(connection.recv(min(left, 65536)))
+    return head.split(b" ", 2)[1]
 
 
 # --- settings -------------------------------------------------------------------------------------
