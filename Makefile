@@ -6,7 +6,8 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-WORKERS ?= auto
+# Tests wait more than they compute.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * min(os.cpu_count() or 1, 8))')
 
 .PHONY: help demo test test-long sdk-v3 lint types clauses check bench clean \
         wheels image image-size test-docker lock audit
@@ -38,7 +39,7 @@ demo: $(VENV)/demo   ## train, deploy and evaluate on a local SageMaker, without
 	$(BIN)/byoa demo --runner $(RUNNER)
 
 test: $(VENV)/dev    ## run all tests that need no Docker
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 20
 
 BODIES ?= 10000
 test-long: $(VENV)/dev   ## try BODIES faulty bodies for each format, in the codecs and on a server

@@ -27,6 +27,7 @@ class Counting(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.made.append(1)
+        transport.close()
 
 
 @pytest.fixture
