@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -22,7 +20,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from byoa.container import account, contract
-from byoa.container.errors import ByoaError, ContractError
+from byoa.container.errors import ByoaError
 from byoa.container.hardware import resident_bytes, shared_bytes
 from byoa.serve import heap
 from byoa.serve.access_log import AccessLog
@@ -30,11 +28,12 @@ from byoa.serve.master import Board, Crew, Master
 from byoa.serve.meter import Meters
 from byoa.serve.plan import Plan
 from byoa.serve.settings import Settings
+from byoa.serve.shared_directories import SharedDirectories
 from byoa.serve.visit import Watch, WatchedAsgi, WatchedWsgi
 
 # A replaced worker accepts no connection before it has the model, up to this long.
 _REPLACEMENT_SECONDS = 30.0
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats and sessions without a disk
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats without a disk
 _DESCRIPTORS = 16_384
 _CONNECTIONS = 10_000  # that a worker of the Flask door keeps open while nothing happens on them
 _LOG_SECONDS = 1.0  # for what the access log has not written when a worker ends
@@ -68,24 +67,22 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.settings.preload:
             self._preload()
         master = os.getpid()
-        made: list[Path] = []
+        directories = SharedDirectories(self.plan.user)
         try:
             if self.settings.multi_model:
-                made.append(self._directory("byoa-models-"))
-                self.catalogue = made[-1]
+                self.catalogue = directories.make("byoa-models-")
             elif self._by_script():
-                made.append(self._directory("byoa-adapters-", in_memory=True))
-                self.adapters = made[-1]
+                self.adapters = directories.make("byoa-adapters-", in_memory=True)
             if self.settings.sessions:
-                if not self.settings.sessions_path:
-                    made.append(self._directory("byoa-sessions-", in_memory=True))
-                place = self.settings.sessions_path or str(made[-1])
-                self.settings = replace(self.settings, sessions_path=self._usable(place))
+                own = self.settings.sessions_path
+                place = directories.of_the_author(own) if own else str(
+                    directories.make("byoa-sessions-", in_memory=True)
+                )
+                self.settings = replace(self.settings, sessions_path=place)
             self._run()
         finally:  # a worker comes this way, too, when it ends
             if os.getpid() == master:
-                for path in made:
-                    shutil.rmtree(path, ignore_errors=True)
+                directories.remove()
 
     def _preload(self) -> None:
         """Load the model before anything is opened or forked, as the user that is to serve it."""
@@ -112,32 +109,6 @@ class Server(BaseApplication):  # type: ignore[misc]
             ) is not None
         except (ByoaError, OSError):
             return False
-
-    def _directory(self, prefix: str, *, in_memory: bool = False) -> Path:
-        """A new directory that all workers share, and nobody else."""
-        memory = _SHARED_MEMORY if in_memory and os.access(_SHARED_MEMORY, os.W_OK) else None
-        path = Path(tempfile.mkdtemp(prefix=prefix, dir=memory))
-        self._give(path)
-        return path
-
-    def _usable(self, directory: str) -> str:
-        """The author's own directory for sessions, made where it is not there."""
-        path = Path(directory)
-        try:
-            if not path.is_dir():
-                path.mkdir(mode=0o700, parents=True)
-                self._give(path)
-        except OSError as error:
-            raise ContractError(
-                "SETTING_INVALID", f"SAGEMAKER_SESSIONS_PATH={directory!r}: {error.strerror}",
-                expected="a directory, or a place where one can be made",
-                remedy="correct the variable, or remove it: then the server makes one",
-            ) from None
-        return directory
-
-    def _give(self, path: Path) -> None:
-        if self.plan.user is not None:
-            os.chown(path, self.plan.user.uid, self.plan.user.gid)
 
     def _run(self) -> NoReturn:
         try:
