@@ -6,6 +6,7 @@ model, in the background, unless BYOA_PRELOAD has the master do so first (serve/
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -175,6 +176,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         taken = set(self._slots.values())
         slot = self._slots[worker.age] = next(i for i in range(len(taken) + 1) if i not in taken)
         self.meters.forks(slot)
+        gc.freeze()  # a collection writes to each object, and so would part what is shared
 
     def _post_fork(self, arbiter: Any, worker: Any) -> None:
         slot = self._slots[worker.age]
@@ -317,6 +319,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         return host
 
     def _ready(self) -> None:
+        gc.freeze()  # the model stays: to look through it would hold up requests
         self.watch.meter.set_models(1)
         self.board.set_ready(self._slot, resident_bytes(), shared_bytes())
 
