@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from byoa.container import account, contract, preflight, warm
+from byoa.container import account, contract, heap, preflight, warm
 from byoa.container.contract import Layout
 from byoa.container.errors import (
     AlgorithmError,
@@ -154,6 +154,7 @@ def _check_hosts(name: str, kind: Any, run: Run) -> None:
 def _train_algorithm(
     name: str, layout: Layout, raw: Mapping[str, str], stop: Stop, started: float, lines: LineEnds
 ) -> int:
+    heap.keep_freed(heap.TRAINING_BYTES)
     kind = _registry().find(name)
     hyperparameters = kind.Hyperparameters.parse(raw)
     hardware = measure()

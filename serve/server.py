@@ -20,10 +20,9 @@ from typing import Any, NoReturn
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from byoa.container import account, contract
+from byoa.container import account, contract, heap
 from byoa.container.errors import ByoaError
 from byoa.container.hardware import resident_bytes, shared_bytes
-from byoa.serve import heap
 from byoa.serve.access_log import AccessLog
 from byoa.serve.master import Board, Crew, Master
 from byoa.serve.meter import Meters
@@ -183,7 +182,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._worker, self._slot = worker, slot
         self.watch = Watch(self.meters.of(slot))
         self.watch.meter.begin()
-        heap.keep_freed()
+        heap.keep_freed(heap.SERVING_BYTES)
         if self.plan.pin:
             os.sched_setaffinity(0, {self.plan.cpus[slot % len(self.plan.cpus)]})
         if self.plan.gpus:

@@ -36,6 +36,7 @@ from sklearn.datasets import load_breast_cancer, make_classification, make_regre
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier, SGDRegressor
 
 from byoa.algorithms.linear_learner import LinearLearner
+from byoa.container import heap
 from byoa.container.contract import ChannelConfig, InputDataConfig, Layout, ResourceConfig
 from byoa.container.formats import recordio_protobuf
 from byoa.container.run import Run
@@ -70,6 +71,7 @@ def main() -> int:
     chosen = options.parse_args()
     records = chosen.records or (100_000 if chosen.quick else 1_000_000)
     devices = ["cpu", "cuda"] if chosen.device == "cuda" else ["cpu"]
+    heap.keep_freed(heap.TRAINING_BYTES)  # as a training's process, and so for all
     warnings.simplefilter("ignore")  # scikit-learn's of iterations that end
     print(
         f"python {platform.python_version()}, numpy {np.__version__}, scikit-learn"

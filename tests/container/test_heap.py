@@ -1,4 +1,4 @@
-"""The C heap of a worker."""
+"""The C heap that keeps what was freed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from byoa.serve.heap import keep_freed
+from byoa.container.heap import SERVING_BYTES, keep_freed
 
 # Whether memory that was freed is there again, or has to be mapped: by the page faults.
 PROGRAM = """
 import resource
-from byoa.serve.heap import keep_freed
+from byoa.container.heap import keep_freed
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,7 +21,7 @@ def faults():
         bytes(4 << 20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-assert keep_freed()
+assert keep_freed(64 << 20)
 faults()
 print(faults())
 """
@@ -37,4 +37,4 @@ def test_what_was_freed_is_used_again():
 
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
 def test_what_the_user_has_set_stays(name):
-    assert not keep_freed({name: "1"})
+    assert not keep_freed(SERVING_BYTES, {name: "1"})
