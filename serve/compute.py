@@ -35,11 +35,17 @@ STRIKE_SECONDS = 0.5  # a call this long on the caller's thread holds up /ping �
 STRIKES = 3  # … and after this many the model's times are not to be trusted
 # Collecting the requests of a moment costs each about 15 µs: a call must cost more than that.
 GATHER_SECONDS = 0.00006
+# What the requests of a moment take together on the caller's thread, at most: else they are joined
+# on the model's, and /ping is answered meanwhile.
+MOMENT_SECONDS = 0.004
 # After a joint call the requests that it answered come back one by one: how long to wait for them.
 WINDOW_SECONDS = 0.002
 _DECAY = 0.9
 # Of the calls for one request each, the cost learns from the first ones and from every eighth.
 _ALL_SEEN, _SEEN = 256, 8
+# Where joining seems to gain nothing it is tried again now and then: while all calls are for one
+# request nothing would tell that what was learned came of a bad moment.
+_TRIAL, _TRIAL_RECORDS = 64, 8
 _LOOK_AHEAD = 64  # requests of other models that are passed over in search of one's own
 
 
@@ -176,13 +182,17 @@ class Compute:
             self._streams -= 1
 
     def attempt(self, works: Sequence[Work]) -> list[Any]:
-        """For each work its predictions or RecordFailed, where the model is quick and not held;
-        else a future, or the ServerBusy to raise."""
-        if not (self.quick and self._running.acquire(timeout=QUICK_SECONDS)):
+        """For each work its predictions or RecordFailed, where the model is quick and not held,
+        and they are not too many; else a future, or the ServerBusy to raise."""
+        calls = self._calls(works) if len(works) > 1 else [works]
+        if not (
+            self.quick and (len(works) == 1 or self._brief(calls))
+            and self._running.acquire(timeout=QUICK_SECONDS)
+        ):
             return [self._submitted(work) for work in works]
         outcomes: list[Any] = []
         try:
-            for together in self._calls(works) if len(works) > 1 else (works,):
+            for together in calls:
                 started = time.perf_counter()
                 outcomes += _outcomes(together)
                 seconds = time.perf_counter() - started
@@ -210,13 +220,17 @@ class Compute:
         except ServerBusy as error:
             return error
 
-    def _calls(self, works: Sequence[Work]) -> list[list[Work]]:
-        """The works in order, joined as far as a call on the caller's thread may be long."""
+    def _brief(self, calls: Sequence[Sequence[Work]]) -> bool:
+        records = sum(len(work.features) for works in calls for work in works)
+        return len(calls) * self.cost.fixed + records * self.cost.each <= MOMENT_SECONDS
+
+    def _calls(self, works: Sequence[Work]) -> Sequence[Sequence[Work]]:
+        """The works in order, joined as far as it is worth while."""
         calls: list[list[Work]] = []
         records = 0
         for work in works:
             size = len(work.features)
-            most = self.cost.within(QUICK_SECONDS, self._most(work))
+            most = self._worth(work)
             if calls and calls[-1][0].joins(work) and records + size <= most:
                 calls[-1].append(work)
                 records += size
@@ -229,6 +243,14 @@ class Compute:
         """Records that may share a call with this work's."""
         own = work.model.max_batch
         return self._max_batch if own is None else min(own, self._max_batch)
+
+    def _worth(self, work: Work) -> int:
+        """As many of them as should."""
+        most = self._most(work)
+        worth = self.cost.worth(most)
+        if worth < _TRIAL_RECORDS and self._learnt % _TRIAL == _TRIAL - 1:
+            return min(most, _TRIAL_RECORDS)
+        return worth
 
     def _learn(
         self, works: Sequence[Work], seconds: float, waits: Sequence[float] = (), *,
@@ -324,7 +346,7 @@ class Compute:
         there is a short wait, never longer than the part of a call that joining them saves.
         """
         records = len(works[0].features)
-        most = self.cost.worth(self._most(works[0]))
+        most = self._worth(works[0])
         until = time.monotonic() + min(WINDOW_SECONDS, self.cost.fixed)
         passed: list[_Item | None] = []
         while records < most and len(passed) < _LOOK_AHEAD:

@@ -49,9 +49,3 @@ class Cost:
         if self.each <= 0.0:
             return most
         return max(1, min(most, int(self.fixed * (1 - _WORTH) / _WORTH / self.each)))
-
-    def within(self, seconds: float, most: int) -> int:
-        """How many records a call of `seconds` has room for, at most `most`, at least one."""
-        if self.each <= 0.0:
-            return most
-        return max(1, min(most, int((seconds - self.fixed) / self.each)))

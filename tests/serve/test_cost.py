@@ -51,9 +51,3 @@ def test_more_is_joined_the_larger_the_fixed_part_is():
     assert learned(0.0, 0.001).worth(256) == 1
     assert learned(0.001, 0.001).worth(256) == pytest.approx(19, abs=1)
     assert learned(0.1, 0.001).worth(256) == 256
-
-
-def test_a_call_has_room_for_what_its_time_allows():
-    cost = learned(0.0002, 0.0001)
-    assert cost.within(0.001, 256) == pytest.approx(8, abs=1)
-    assert cost.within(0.0001, 256) == 1
