@@ -7,7 +7,6 @@ large body, and each array made of it, is mapped and cleared again, page by page
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Mapping
 
@@ -23,7 +22,9 @@ def keep_freed(most: int, environ: Mapping[str, str] = os.environ) -> bool:
     if "GLIBC_TUNABLES" in environ or any(name.startswith("MALLOC_") for name in environ):
         return False
     try:
+        import ctypes
+
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
+    except (AttributeError, ImportError, OSError):
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES) and mallopt(_M_TRIM_THRESHOLD, most))

@@ -70,6 +70,7 @@ class Backlog:
             listener.close()
         for connection in waiting:
             await self._serve(connection)
+        await asyncio.gather(*self._tasks)  # of those that were accepted just before
 
     async def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):  # it has left meanwhile

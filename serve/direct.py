@@ -50,8 +50,8 @@ class Exchange:
     """A request that may be answered directly, in the place of uvicorn's RequestResponseCycle."""
 
     __slots__ = (
-        "body", "disconnected", "headers", "keep_alive", "outcome", "raw_headers", "refusal",
-        "response_complete", "timer", "url", "visit",
+        "begun", "body", "disconnected", "headers", "keep_alive", "outcome", "raw_headers",
+        "refusal", "response_complete", "timer", "url", "visit",
     )
     message_event = _Unheard()
     response_started = more_body = False
@@ -65,6 +65,7 @@ class Exchange:
         self.headers = headers
         self.visit = visit
         self.body = b""
+        self.begun = False  # whether it is being answered, or waits for its turn yet
         self.refusal: Exception | None = None  # then its body is not kept
         self.keep_alive = True
         self.response_complete = False  # or its connection is no longer ours
@@ -105,7 +106,8 @@ class Direct:
     ) -> Exchange | None:
         """An exchange for an invocation, or a ping, whose head is there; None where it takes
         another way, as do large bodies that have room, those of unknown length, encoded ones, and
-        headers that are given twice."""
+        headers that are given twice. A large body that has none is refused for what is so now: to
+        keep it until there is room would be the queue that is full."""
         if method == b"GET":
             return self._ping(url, raw_headers)
         if method != b"POST":
@@ -158,6 +160,11 @@ class Direct:
         else:
             self._rounds.take((exchange, connection))
 
+    def hurry(self, exchange: Exchange, connection: Connection) -> None:
+        """Answer an exchange that may be waiting for its turn: later it cannot be sent."""
+        if exchange.url != _PING:
+            self._answer((exchange, connection))
+
     def _answer_ping(self, exchange: Exchange, connection: Connection) -> None:
         request = Request("GET", exchange.visit.path, {}, b"")
         try:
@@ -169,8 +176,9 @@ class Direct:
 
     def _answer(self, turn: tuple[Exchange, Connection]) -> None:
         exchange, connection = turn
-        if exchange.response_complete:
-            return  # its client has left meanwhile
+        if exchange.begun or exchange.response_complete:
+            return  # `hurry` has been sooner, or its client has left
+        exchange.begun = True
         visit, core = exchange.visit, self._core
         request = Request("POST", visit.path, exchange.headers, exchange.body, "", visit)
         if exchange.refusal is not None:

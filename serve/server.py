@@ -318,7 +318,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         return host
 
     def _ready(self) -> None:
-        gc.freeze()  # the model stays: to look through it would hold up requests
         self.watch.meter.set_models(1)
         self.board.set_ready(self._slot, resident_bytes(), shared_bytes())
 

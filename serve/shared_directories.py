@@ -18,6 +18,7 @@ from byoa.container.errors import ContractError
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - what is small and changes often, without a disk
 _LOCK = ".lock"
+_PLAIN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW  # anybody may have named a FIFO so
 
 
 class SharedDirectories:
@@ -36,7 +37,11 @@ class SharedDirectories:
         while True:
             # The descriptor, and with it the lock, is every worker's, too; the kernel closes it.
             descriptor, lock = tempfile.mkstemp(prefix=prefix, suffix=_LOCK, dir=parent)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:  # this file system has no locks: what looks left over is not to be
+                os.unlink(lock)
+                break
             if os.path.exists(lock):
                 break
             os.close(descriptor)  # another server has just cleared it away
@@ -74,9 +79,13 @@ class SharedDirectories:
 def _clear(parent: Path, prefix: str) -> None:
     """Remove what servers that were killed have left."""
     for lock in parent.glob(f"{prefix}*{_LOCK}"):
-        with contextlib.suppress(OSError), lock.open("rb") as file:  # of another user, or locked
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(lock.with_suffix(""))
+        with contextlib.suppress(OSError):  # of another user, or locked
+            descriptor = os.open(lock, _PLAIN)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(lock.with_suffix(""))
+            finally:
+                os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

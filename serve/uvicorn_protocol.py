@@ -82,6 +82,12 @@ class Protocol(HttpToolsProtocol):
             running.disconnected = True
             running.message_event.set()
 
+    def eof_received(self) -> None:
+        """The client has said all, upon which the connection is closed."""
+        running = self._running
+        if isinstance(running, Exchange) and running is not self._exchange:
+            self._direct.hurry(running, self)
+
     def shutdown(self) -> None:
         """The server stops: what is being answered is the last, or else what comes at once."""
         self._stopping = True

@@ -7,6 +7,7 @@ rounded to float32, whichever way they come.
 
 from __future__ import annotations
 
+import codecs
 import re
 import threading
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ _NEGATIVE_ZERO = re.compile(rb"-0(?![.eE])(?<![eE]-0)")
 # As numbers, which `in` finds in bytes in a fifth of the time that it takes for bytes.
 _LF, _CR, _MINUS, _BRACKET = b"\n\r-["
 _OPEN = b"["
+# A parser keeps some ten times the longest text that it has read; it is made for a longer one.
+_OWN_BYTES = 1 << 18
 
 
 def row(text: bytes) -> NDArray[np.float32] | None:
@@ -74,10 +77,13 @@ def document(text: bytes) -> NDArray[np.float32] | None:
     """A JSON document of numbers alone, `{"instances": [[1, 2], [3, 4]]}`, `[[1, 2], [3, 4]]` or
     `[1, 2]`, as an array (records, columns); None for the exact route.
     """
-    if accelerator() is None:
+    if accelerator() is None or text.startswith(codecs.BOM_UTF8):  # a second one is a fault
         return None
+    own = _own()
+    if len(text) > _OWN_BYTES:
+        own = own._replace(parser=accelerator()())
     try:
-        return _rectangle(text, _own())
+        return _rectangle(text, own)
     # As in _by_buffer, and what is no object or array has no `len`, no member, no `as_buffer`.
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -366,3 +367,22 @@ def resident(pid: int) -> int:
 
 def metrics(server) -> str:
     return server.call("GET", "/metrics").body.decode()
+
+
+@pytest.mark.parametrize("door", ["express"])
+def test_who_has_said_all_is_answered_however_many_have_come_with_them(servers, door):
+    """HOST-30: a connection whose other end has closed its half, while there is a crowd."""
+    server = servers(door, BYOA_WORKERS="1")
+    for _ in range(50):
+        assert server.invoke().status == 200
+    clients = [Client(server) for _ in range(100)]
+    for client in clients:
+        assert client.send(request()).answer()[0] == 200
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGSTOP)
+    for client in clients:
+        client.send(request()).socket.shutdown(socket.SHUT_WR)
+    os.kill(worker, signal.SIGCONT)
+    for client in clients:
+        with client:
+            assert client.answer()[0] == 200

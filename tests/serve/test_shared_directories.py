@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -72,6 +74,27 @@ def test_what_others_have_named_alike_stays(folder):
     (folder / "byoa-models-mine").mkdir()
     SharedDirectories(None).make("byoa-models-")
     assert (folder / "byoa-models-mine").is_dir()
+
+
+def test_what_is_named_like_a_lock_and_is_none_holds_up_nobody(folder):
+    os.mkfifo(folder / "byoa-models-x.lock")
+    (folder / "byoa-models-y.lock").symlink_to(folder / "nowhere")
+    assert SharedDirectories(None).make("byoa-models-").is_dir()
+
+
+def test_where_there_are_no_locks_a_directory_is_made_and_never_taken_for_left_over(
+    folder, monkeypatch
+):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    path = SharedDirectories(None).make("byoa-models-")
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert list(folder.iterdir()) == [path]
+    SharedDirectories(None).make("byoa-models-")
+    assert path.is_dir()
 
 
 def test_an_author_s_directory_is_made_and_stays(tmp_path):

@@ -358,7 +358,8 @@ DOCUMENTS = st.builds(
     str.format,
     st.sampled_from(['{{"instances":{}}}', ' {{ "instances" : {} }} ', "{}", "[{}]", '{{"a":{}}}',
                      '{{"instances":{},"a":1}}', '{{"instances":[[1]],"instances":{}}}',
-                     '{{"inst\\u0061nces":{}}}', "{}x", "\ufeff{}", '{{"a":{{"instances":{}}}}}']),
+                     '{{"inst\\u0061nces":{}}}', "{}x", '{{"a":{{"instances":{}}}}}',
+                     "\ufeff{}", "\ufeff\ufeff{}"]),
     st.lists(st.lists(PIECES, max_size=4).map(lambda row: f"[{', '.join(row)}]"), max_size=4).map(
         lambda rows: f"[{','.join(rows)}]"
     ) | st.lists(PIECES, max_size=4).map(lambda row: f"[{','.join(row)}]"),
