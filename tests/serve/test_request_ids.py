@@ -63,7 +63,7 @@ def test_an_answer_that_is_no_error_carries_none(server):
 def test_what_no_door_should_let_through_is_answered_500_with_an_id(servers, door, tmp_path):
     """Here the catalogue of a multi-model server is gone from the disk."""
     server = servers(door, SAGEMAKER_MULTI_MODEL="1", TMPDIR=str(tmp_path))
-    (catalogue,) = tmp_path.glob("byoa-models-*")
+    (catalogue,) = (each for each in tmp_path.glob("byoa-models-*") if each.is_dir())
     catalogue.rmdir()
     for path in ("/models", "/ping", "/metrics"):
         reply = server.call("GET", path)
