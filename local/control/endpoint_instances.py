@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 from byoa.container.contract import (
     DEFAULT_PORT,
@@ -373,19 +373,12 @@ class Instance:
             f" Seen: {reason}."
         )
         room = FAILURE_LIMIT_CHARACTERS - len(head) - len(" Log: ")
-        end = self._log_end()
+        end = tail(self._log_path, _TAIL_LINES, patience=_LOG_SECONDS)
         if not end or room < 40:
             return head
         if len(end) > room:
             end = "…" + end[-room + 1 :]
         return f"{head} Log: {end}"
-
-    def _log_end(self) -> str:
-        """The log's last lines: an engine hands the first on a moment after they were written."""
-        until = monotonic() + _LOG_SECONDS
-        while not (end := tail(self._log_path, _TAIL_LINES)) and monotonic() < until:
-            sleep(START_POLL_SECONDS)
-        return end
 
 
 def _listens_elsewhere(container: Container) -> str | None:

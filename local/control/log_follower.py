@@ -128,8 +128,16 @@ def begin(path: Path, note: str | None) -> None:
         file.write(f"{NOTE_PREFIX}{note}\n")
 
 
-def tail(path: Path, lines: int) -> str:
-    """The last lines of a log, of its last 8 KiB."""
+def tail(path: Path, lines: int, *, patience: float = 0.0) -> str:
+    """The last lines of a log, of its last 8 KiB; for the first one it waits so many seconds: an
+    engine hands it on a moment after it was written."""
+    until = time.monotonic() + patience
+    while not (found := _end(path, lines)) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    return found
+
+
+def _end(path: Path, lines: int) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))

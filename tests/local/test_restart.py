@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 SLOW = '''\
-import time
+import os, time
 from byoa.algorithms import Algorithm
 
 
 class Slow(Algorithm):
     def train(self, run):
-        for second in range(60):
+        for second in range(int(os.environ["TICKS"])):
             print(f"tick {second}", flush=True)
             if (run.layout.root / "go").exists() or run.stopping:
                 break
@@ -37,6 +37,8 @@ class Slow(Algorithm):
 '''
 
 
+ENDLESS = 3000  # ticks, as far as a test goes: five minutes
+
 pytestmark = pytest.mark.both_runners
 
 
@@ -49,13 +51,14 @@ def slow(own_image: Any, tmp_path: Path) -> Callable[[Any], str]:
     return lambda server: str(own_image(server, folder, "slow:Slow"))
 
 
-def _submit(server: Any, request: Any, image: str, bucket: str) -> str:
+def _submit(server: Any, request: Any, image: str, bucket: str, ticks: int = 60) -> str:
     server.client("s3").create_bucket(Bucket=bucket)
     name = f"slow-{uuid.uuid4().hex[:8]}"
     server.client("sagemaker").create_training_job(**request(
         name,
         AlgorithmSpecification={"TrainingImage": image, "TrainingInputMode": "File"},
         OutputDataConfig={"S3OutputPath": f"s3://{bucket}/out"},
+        Environment={"TICKS": str(ticks)},
     ))
     return name
 
@@ -207,8 +210,8 @@ def test_a_job_whose_process_is_gone_has_failed_with_the_reason(
 ) -> None:
     server = start_server()
     image = slow(server)
-    job = _submit(server, training_request, image, "gone")
-    _until(server.onlooker.running)
+    job = _submit(server, training_request, image, "gone", ENDLESS)
+    _until(lambda: _printed(server, job, "tick"))  # what is lost earlier is started anew
     server.kill()
     if server.environment:
         server.onlooker.lose()
@@ -246,7 +249,7 @@ def test_a_job_that_byoa_down_ends_for_a_killed_server_is_stopped_and_not_its_ow
     server = start_server()
     image = slow(server)
     if listens:
-        job = _submit(server, training_request, image, "down")
+        job = _submit(server, training_request, image, "down", ENDLESS)
         model = "done.txt"
         _until(lambda: _printed(server, job, "tick"))
     else:

@@ -170,8 +170,11 @@ def test_logs_are_in_the_endpoints_group_and_in_a_file(hosting):
     (stream,) = wait_until(lambda: streams_or_none(client, streams))
     variant, _, instance = stream["logStreamName"].partition("/")
     assert variant == "AllTraffic" and instance.startswith("i-") and len(instance) == 19
-    events = client.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"])
-    assert [event["message"] for event in events["events"]] == ["starting"]
+    name = stream["logStreamName"]
+    events = wait_until(
+        lambda: client.get_log_events(logGroupName=group, logStreamName=name)["events"]
+    )
+    assert [event["message"] for event in events] == ["starting"]
     assert list((hosting.home / "logs").rglob(f"Endpoints/logged/AllTraffic/{instance}"))
 
 
