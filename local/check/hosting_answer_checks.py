@@ -21,7 +21,7 @@ from byoa.local.check.trial import Trial
 _NO_SAMPLE = "there is no sample request (--request FILE --content-type TYPE)"
 _GARBAGE = b'\x00\xff\xfe{"not": a record,\n\x80'
 # A server that a request ends is told so while it is known which request it was.
-END_SECONDS = 0.2
+_END_SECONDS = 0.2
 _JSON_TYPES = ("json", "jsonlines", "x-jsonlines", "jsonl", "x-ndjson")
 
 
@@ -164,7 +164,7 @@ def _refusal(
         outcome = server.invoke(body, headers)
         ping = server.get_ping()
         gone = isinstance(ping, NoReply) and ping.kind != LATE
-        ended = server.box.wait(2.0 if gone else END_SECONDS)
+        ended = server.box.wait(2.0 if gone else _END_SECONDS)
         return _Refusal(outcome, ping, ended, server.box.tail())
 
     return trial.memo(f"hosting: refusal: {name}", ask)
