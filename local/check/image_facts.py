@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ def labels(owner: str) -> dict[str, str]:
 
 
 _files_lock = threading.Lock()
+_CUDA_RUNTIME = re.compile(r"/libcudart[.-][^/]*so")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class ImageFacts:
         """Every path of the image; the first look reads all of it once."""
         with _files_lock:
             return self.__dict__.get("files") or self.read_files()
+
+    @property
+    def cuda_runtime(self) -> str | None:
+        """The path of CUDA's runtime library, which a framework built for GPUs brings along."""
+        return next((each.path for each in self.files if _CUDA_RUNTIME.search(each.path)), None)
 
 
 def read_facts(engine: Any, image: str, keep: contextlib.ExitStack, owner: str) -> ImageFacts:

@@ -13,7 +13,6 @@ from byoa.local.check.image_facts import ImageFacts
 from byoa.local.check.trial import Trial
 
 DRIVERS = re.compile(r"/lib(cuda|nvidia-ml)\.so\.\d+\.\d+")
-CUDA_RUNTIME = re.compile(r"/libcudart[.-][^/]*so")
 GPU_VARIABLES = ("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES")
 UNBUFFERED = re.compile(
     r"flush\s*=\s*True|\.flush\(\)|line_buffering|write_through|PYTHONUNBUFFERED|import logging"
@@ -226,7 +225,7 @@ def no_driver(trial: Trial) -> Verdict:
 )
 def gpu_variables(trial: Trial) -> Verdict:
     facts = facts_of(trial)
-    runtime = next((each.path for each in facts.files if CUDA_RUNTIME.search(each.path)), None)
+    runtime = facts.cuda_runtime
     if runtime is None:
         return skipped("the image has no CUDA")
     for name in GPU_VARIABLES:

@@ -18,6 +18,7 @@ from byoa.local.check.image_facts import ImageFacts
 from byoa.local.check.training_runs import TrainingRun
 
 EXIT_SIGBUS, EXIT_SIGSEGV = 135, 139
+_SAID_CHARACTERS = 600  # of a failure's own words: one of ours with its cure is within it
 # "ValueError: …" and "botocore.exceptions.NoCredentialsError: …" at the start of a line.
 _EXCEPTION = re.compile(
     r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)(?::.*)?)$", re.MULTILINE
@@ -172,11 +173,16 @@ def _said(run: TrainingRun) -> str:
     """What the program says of its failure: the failure file's first line, else the log's."""
     failure = (read_failure(run.layout) or "").strip()
     if failure:
-        return failure.splitlines()[0][:300]
+        return _clipped(failure.splitlines()[0])
     raised = exceptions_in(run.log)
-    return raised[-1][:300] if raised else _last(run.log)
+    return _clipped(raised[-1]) if raised else _last(run.log)
 
 
 def _last(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "(it printed nothing)"
+    return _clipped(lines[-1]) if lines else "(it printed nothing)"
+
+
+def _clipped(line: str) -> str:
+    """The line, or as much as a table's cell should hold of it."""
+    return line if len(line) <= _SAID_CHARACTERS else line[: _SAID_CHARACTERS - 1] + "…"

@@ -11,11 +11,17 @@ from byoa.container.contract import (
 )
 from byoa.local.check import training_runs as runs
 from byoa.local.check.checks import NotApplicable, Verdict, check, failed, passed, skipped
-from byoa.local.check.training_causes import exceptions_in, is_foreign, start_fault, verdict, why
+from byoa.local.check.training_causes import (
+    Told,
+    exceptions_in,
+    is_foreign,
+    start_fault,
+    verdict,
+    why,
+)
 from byoa.local.check.tree import remove
 from byoa.local.check.trial import Trial
 
-_GPU_VARIABLES = ("CUDA_VERSION", "NVIDIA_REQUIRE_CUDA", "NV_CUDA_CUDART_VERSION")
 SIGNALLED, LAST_SIGNAL = 128, 31  # exit code 128 + a signal; 255 is sys.exit(-1)
 _GPU_WORDS = ("cuda", "gpu", "nvidia")
 _SAID_CHARACTERS = 30  # of an exception's text, enough to find it again
@@ -50,7 +56,7 @@ def train_starts(trial: Trial) -> Verdict:
 )
 def train_without_gpu(trial: Trial) -> Verdict:
     if not _is_for_gpus(trial):
-        return skipped("the image is no CUDA image")
+        return skipped("the image has no CUDA")
     run = runs.plain(trial)
     if run.succeeded:
         return passed("it trained without a GPU")
@@ -59,6 +65,8 @@ def train_without_gpu(trial: Trial) -> Verdict:
     said = f"{told.cause}\n{_failure_text(run.layout)}".lower()
     if run.exit is not None and any(word in said for word in _GPU_WORDS):
         return passed(f"it needs a GPU and says so: {told.cause}")
+    if not trial.samples.channels and run.exit is not None:
+        return _without_channel(told)
     return failed(
         f"without a GPU it does not train and does not say that it needs one: {told.cause}",
         evidence=run.tail(),
@@ -66,9 +74,11 @@ def train_without_gpu(trial: Trial) -> Verdict:
 
 
 def _is_for_gpus(trial: Trial) -> bool:
-    return trial.facts is not None and any(
-        name in trial.facts.environment for name in _GPU_VARIABLES
-    )
+    return trial.facts is not None and trial.facts.cuda_runtime is not None
+
+
+def _without_channel(told: Told) -> Verdict:
+    return skipped(f"no channel was given, and without one: {told.cause}; use --channel")
 
 
 @check(
@@ -83,11 +93,11 @@ def train_exits_zero(trial: Trial) -> Verdict:
     run = runs.plain(trial)
     if run.succeeded:
         return passed(f"{run.seconds:.1f} s")
-    if _is_for_gpus(trial):
-        return skipped("it does not train on this machine, which lends it no GPU")
     told = why(run, trial.facts)
     if not trial.samples.channels and run.exit is not None:
-        return skipped(f"no channel was given, and without one: {told.cause}; use --channel")
+        return _without_channel(told)
+    if _is_for_gpus(trial):
+        return skipped("it does not train on this machine, which lends it no GPU")
     return verdict(run, told)
 
 
