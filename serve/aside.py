@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from byoa.serve.compute import ServerBusy
+from byoa.serve.busy import ServerBusy
+
+_LEAST_SECONDS = 0.0002  # to decode a large body
 
 
 class Aside:
@@ -20,6 +22,11 @@ class Aside:
     def refusal(self) -> ServerBusy | None:
         """Why there is no room for one more."""
         return ServerBusy.beyond(self._limit) if self._taken >= self._limit else None
+
+    @property
+    def backlog_seconds(self) -> float:
+        """How long the threads have something to do at least, 0 while there is room."""
+        return self._taken * _LEAST_SECONDS if self._taken >= self._limit else 0.0
 
     @contextmanager
     def room(self) -> Iterator[None]:

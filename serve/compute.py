@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
-from byoa.container.errors import AlgorithmError, ByoaError, text_of
+from byoa.container.errors import AlgorithmError, text_of
 from byoa.serve.batching import RecordFailed, Work, predict
+from byoa.serve.busy import ServerBusy
 from byoa.serve.cost import Cost
 from byoa.serve.meter import Meter
 from byoa.serve.visit import Timing
@@ -43,31 +44,12 @@ WINDOW_SECONDS = 0.002
 _DECAY = 0.9
 # Of the calls for one request each, the cost learns from the first ones and from every eighth.
 _ALL_SEEN, _SEEN = 256, 8
-# Where joining seems to gain nothing it is tried again now and then: while all calls are for one
-# request nothing would tell that what was learned came of a bad moment.
-_TRIAL, _TRIAL_RECORDS = 64, 8
+# Another size of a call than the best one is tried now and then: while all calls have the same,
+# nothing would tell that what was learned of the others came of a bad moment. One of so many is for
+# a half of the best, or for so many records where joining seems to gain nothing; and of those
+# one of so many is for its double, which costs the most where it is worse.
+_TRIAL, _TRIAL_RECORDS, _TRIAL_DOUBLE = 64, 8, 4
 _LOOK_AHEAD = 64  # requests of other models that are passed over in search of one's own
-
-
-class ServerBusy(ByoaError):
-    """As many requests as the limit already wait for the model, or to be decoded for it."""
-
-    @classmethod
-    def beyond(cls, limit: int) -> ServerBusy:
-        return cls(
-            "QUEUE_FULL",
-            f"{limit} requests already wait for the model",
-            expected="at most BYOA_QUEUE_LIMIT requests waiting in a worker",
-            remedy="try again, send several records in one request, or add instances",
-        )
-
-
-def streams_full() -> ServerBusy:
-    return ServerBusy(
-        "STREAMS_FULL", "as many streams as the limit are open already",
-        expected="at most BYOA_QUEUE_LIMIT streams in a worker",
-        remedy="try again, or add instances",
-    )
 
 
 class _Item(NamedTuple):
@@ -133,6 +115,12 @@ class Compute:
         return 0.0 if since is None else time.monotonic() - since
 
     @property
+    def backlog_seconds(self) -> float:
+        """How long what waits will keep the model's thread at least; 0 where nobody knows."""
+        waiting = self.waiting
+        return self.cost.of(waiting) or waiting * self._estimate
+
+    @property
     def queued(self) -> int:
         """Pieces of work that wait, steps of streams included."""
         return self._queue.qsize() + len(self._aside)
@@ -141,6 +129,12 @@ class Compute:
     def waiting(self) -> int:
         """Requests that wait."""
         return self.queued - self._steps
+
+    def refusal(self) -> ServerBusy | None:
+        """Why a request is not taken now: better known before it is decoded."""
+        if self.waiting < self._limit or self.quick:
+            return None
+        return ServerBusy.beyond(self._limit)
 
     def submit(
         self, work: Work | Callable[[], Result], *, measured: bool = True
@@ -248,9 +242,12 @@ class Compute:
         """As many of them as should."""
         most = self._most(work)
         worth = self.cost.worth(most)
-        if worth < _TRIAL_RECORDS and self._learnt % _TRIAL == _TRIAL - 1:
+        trial, turn = divmod(self._learnt + 1, _TRIAL)
+        if turn:
+            return worth
+        if worth < _TRIAL_RECORDS:
             return min(most, _TRIAL_RECORDS)
-        return worth
+        return worth // 2 if trial % _TRIAL_DOUBLE else min(most, 2 * worth)
 
     def _learn(
         self, works: Sequence[Work], seconds: float, waits: Sequence[float] = (), *,
@@ -268,7 +265,9 @@ class Compute:
                 if work.visit is not None:
                     wait = waits[i] if waits else 0.0
                     work.visit.timing = Timing(len(work.features), records, wait, seconds)
-        if count == 1 and measured:
+        # A joint call that was quick shows that each of its requests is; else nothing would tell,
+        # while all calls are joint, that the model is quick again after a slow moment.
+        if measured and (count == 1 or seconds < QUICK_SECONDS):
             self.observe(seconds)
 
     # --- the model's thread ---

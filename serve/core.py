@@ -158,6 +158,10 @@ class Responder(Failures, ABC):
     def target(self, request: Request) -> Target | Answer:
         """The model that a request is for."""
 
+    def backlog_seconds(self) -> float:
+        """How long the model, where there is one alone, has something to do already; else 0."""
+        return 0.0
+
     def invokes(self, path: str) -> bool:
         """Whether a POST to this path, besides /invocations, goes to a model."""
         return False
@@ -191,6 +195,9 @@ class Responder(Failures, ABC):
         if isinstance(target, Answer):
             return target
         loaded = target.loaded
+        busy = target.compute.refusal()
+        if busy is not None:
+            return self.failed(request, busy)
         if contract.ADAPTER_HEADER in headers:
             refused = self.adapter_refused(request, loaded)
             if refused is not None:
@@ -207,9 +214,10 @@ class Responder(Failures, ABC):
         if isinstance(loaded, InferenceScript):
             return self._scripted(request, target.compute, loaded)
         if not request.body:
+            first = registry.all()[0]
             return self.refuse(request, 400, DataError(
                 "BODY_EMPTY", "the request has no body", expected="at least one record",
-                remedy=_example("send, for example,"),
+                remedy=f"send, for example, {first.sample!r} as {first.media_types[0]}",
             ).to_json())
         try:
             content_type = headers.get("content-type", "")
@@ -366,6 +374,9 @@ class Core(Responder):
             "expected": f"predict returns within {self.settings.timeout:g} s",
         })
 
+    def backlog_seconds(self) -> float:
+        return self._host.compute.backlog_seconds
+
     def target(self, request: Request) -> Target | Answer:
         loaded = self._host.loaded
         if loaded is None:
@@ -388,8 +399,3 @@ def close_stream(outcome: Future[Any]) -> None:
     answer = None if outcome.cancelled() or outcome.exception() else outcome.result()
     if isinstance(answer, Answer) and isinstance(answer.body, Stream):
         answer.body.close()
-
-
-def _example(text: str) -> str:
-    first = registry.all()[0]
-    return f"{text} {first.sample!r} as {first.media_types[0]}"

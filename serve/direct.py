@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import lru_cache, partial
+from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 from byoa.container import contract
@@ -30,6 +31,11 @@ BEGUN = "byoa.begun"  # in ASGI's scope
 _INVOCATIONS = contract.INVOCATIONS_PATH.encode()
 _PING = contract.PING_PATH.encode()
 _TYPES = 64  # content types that are kept ready
+# What is answered directly, by status: an answer, and the refusals that a crowd gets.
+_LINES = {
+    each.value: f"{each.value} {each.phrase}".encode()
+    for each in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE)
+}
 
 
 class Begun(NamedTuple):
@@ -77,9 +83,9 @@ class Exchange:
 class Connection(Protocol):
     """Where an exchange's answer goes."""
 
-    def send_whole(self, exchange: Exchange, head: bytes, body: bytes) -> bool:
-        """Send an answer 200 of which `head` is the content type; False where that may not be
-        done now."""
+    def send_whole(self, exchange: Exchange, status: bytes, head: bytes, body: bytes) -> bool:
+        """Send an answer of which `head` is the lines of its own headers; False where that may
+        not be done now."""
 
     def answered(self) -> None:
         """An exchange that was sent whole has been counted: the next has its turn."""
@@ -99,7 +105,7 @@ class Direct:
         self._aside = aside
         self._limit = core.settings.payload_limit or sys.maxsize
         self.watch = watch
-        self._rounds: Rounds[tuple[Exchange, Connection]] = Rounds(self._answer)
+        self._rounds = Rounds()
 
     def open(
         self, method: bytes, url: bytes, raw_headers: list[tuple[bytes, bytes]]
@@ -158,12 +164,12 @@ class Direct:
         if exchange.url == _PING:
             self._answer_ping(exchange, connection)
         else:
-            self._rounds.take((exchange, connection))
+            self._rounds.take(partial(self._answer, exchange, connection))
 
     def hurry(self, exchange: Exchange, connection: Connection) -> None:
         """Answer an exchange that may be waiting for its turn: later it cannot be sent."""
         if exchange.url != _PING:
-            self._answer((exchange, connection))
+            self._answer(exchange, connection)
 
     def _answer_ping(self, exchange: Exchange, connection: Connection) -> None:
         request = Request("GET", exchange.visit.path, {}, b"")
@@ -174,8 +180,7 @@ class Direct:
         else:
             self._send(exchange, connection, request, answer)
 
-    def _answer(self, turn: tuple[Exchange, Connection]) -> None:
-        exchange, connection = turn
+    def _answer(self, exchange: Exchange, connection: Connection) -> None:
         if exchange.begun or exchange.response_complete:
             return  # `hurry` has been sooner, or its client has left
         exchange.begun = True
@@ -183,8 +188,8 @@ class Direct:
         request = Request("POST", visit.path, exchange.headers, exchange.body, "", visit)
         if exchange.refusal is not None:
             visit.bytes_in = int(exchange.headers["content-length"])
-            refused = core.failed(request, exchange.refusal)
-            self._hand_over(exchange, connection, Begun(request, refused))
+            self._send(exchange, connection, request, core.failed(request, exchange.refusal))
+            self._rounds.rest(self._aside.backlog_seconds / 2)
             return
         visit.bytes_in = len(exchange.body)
         try:
@@ -197,16 +202,17 @@ class Direct:
             return
         if isinstance(job, Answer):
             self._send(exchange, connection, request, job)
+            if job.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                self._rounds.rest(core.backlog_seconds() / 2)
             return
-        told = partial(self._told, exchange, connection, job)
         if isinstance(job, Job) and job.compute.gathers:
-            self._moments.add(job, told)
+            self._moments.add(job, partial(self._told_among, exchange, connection, job))
             return
         try:
             outcome = core.start(job)
         except Exception as error:
             outcome = error
-        told(outcome)
+        self._told(exchange, connection, job, outcome)
 
     def left(self, exchange: Exchange) -> None:
         """Count an exchange that is over, answered or not."""
@@ -228,6 +234,12 @@ class Direct:
             self._take(exchange, connection, job, outcome)
         except Exception as error:  # of ours, or an author's exception with a mind of its own
             self._hand_over(exchange, connection, Begun(job.request, error))
+
+    def _told_among(
+        self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Any
+    ) -> None:
+        """As `_told`, in its turn: the model answers many together."""
+        self._rounds.take(partial(self._told, exchange, connection, job, outcome))
 
     def _take(
         self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Any
@@ -259,7 +271,8 @@ class Direct:
         if exchange.timer is not None:
             exchange.timer.cancel()
         error = outcome.exception()
-        self._told(exchange, connection, job, outcome.result() if error is None else error)
+        told = outcome.result() if error is None else error
+        self._told_among(exchange, connection, job, told)
 
     def _too_late(self, exchange: Exchange, connection: Connection, job: Job | Call) -> None:
         if exchange.outcome is not None:
@@ -271,13 +284,16 @@ class Direct:
     def _send(
         self, exchange: Exchange, connection: Connection, request: Request, answer: Answer
     ) -> None:
-        body, head = answer.body, _typed(answer.content_type)
+        body, status, head = answer.body, _LINES.get(answer.status), _head(answer)
         if (
-            answer.status == 200 and not answer.headers and head is not None
-            and isinstance(body, bytes) and connection.send_whole(exchange, head, body)
+            status is not None and head is not None and isinstance(body, bytes)
+            and connection.send_whole(exchange, status, head, body)
         ):
-            exchange.visit.status = 200
-            exchange.visit.bytes_out = len(body)
+            visit = exchange.visit
+            visit.status = answer.status
+            visit.bytes_out = len(body)
+            if answer.status != 200:
+                visit.request_id = answer.identity
             self.left(exchange)
             connection.answered()
         elif not self._hand_over(exchange, connection, Begun(request, answer)):
@@ -304,6 +320,17 @@ def _give_up(outcome: Future[Any]) -> None:
     """Nobody waits any more. What runs already cannot be cancelled: whatever it opens is closed."""
     outcome.add_done_callback(close_stream)
     outcome.cancel()
+
+
+def _head(answer: Answer) -> bytes | None:
+    """The lines of an answer's own headers; None where they may not be written as they are, or an
+    error has no X-Request-Id yet."""
+    head = _typed(answer.content_type)
+    if not answer.headers:
+        return head if answer.status == 200 else None
+    if head is None or not answer.identity:
+        return None
+    return head + "".join(f"{name}: {value}\r\n" for name, value in answer.headers).encode()
 
 
 @lru_cache(_TYPES)

@@ -17,8 +17,8 @@ from typing import Any
 from byoa.container import contract
 from byoa.serve import bridge
 from byoa.serve.aside import Aside
+from byoa.serve.busy import ServerBusy
 from byoa.serve.calls import Call
-from byoa.serve.compute import ServerBusy
 from byoa.serve.core import DRAIN_BYTES, Job, Responder, close_stream
 from byoa.serve.direct import BEGUN, Begun
 from byoa.serve.messages import Answer, Request

@@ -11,10 +11,10 @@ from byoa.container.formats.base import Format
 from byoa.container.formats.limits import LimitExceeded
 from byoa.container.media_types import NotAcceptable
 from byoa.serve.batching import RecordFailed
-from byoa.serve.compute import ServerBusy
+from byoa.serve.busy import ServerBusy
 from byoa.serve.content_encoding import TooLarge, inflate
 from byoa.serve.host import describe, trace
-from byoa.serve.messages import Answer, Request, as_json
+from byoa.serve.messages import REQUEST_ID, Answer, Request, as_json
 from byoa.serve.settings import Settings, variables
 from byoa.serve.trace import fields as trace_fields
 from byoa.serve.visit import request_id
@@ -141,7 +141,7 @@ class Failures:
         retry: bool = False, identity: str = "",
     ) -> Answer:
         identity = identity or request_id(request.headers)
-        headers = (("X-Request-Id", identity),) + ((("Retry-After", "1"),) if retry else ())
+        headers = ((REQUEST_ID, identity),) + ((("Retry-After", "1"),) if retry else ())
         fields = {**fields, "request_id": identity, **_trace_of(request)}
         return as_json(status, fields)._replace(headers=headers)
 

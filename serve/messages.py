@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from byoa.serve.visit import Visit
 
 JSON = "application/json"
+REQUEST_ID = "X-Request-Id"
 
 
 class Request(NamedTuple):
@@ -31,6 +32,11 @@ class Answer(NamedTuple):
     body: bytes | Stream
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def identity(self) -> str:
+        """The X-Request-Id of a refusal, which stands first; "" where there is none."""
+        return self.headers[0][1] if self.headers and self.headers[0][0] == REQUEST_ID else ""
 
     @property
     def whole(self) -> bytes:

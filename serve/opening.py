@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from byoa.container import contract
 from byoa.container.errors import ByoaError
-from byoa.serve.compute import Compute, streams_full
+from byoa.serve.busy import streams_full
+from byoa.serve.compute import Compute
 from byoa.serve.inference_script import InferenceScript
 from byoa.serve.messages import Answer, Request
 from byoa.serve.visit import request_id

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from byoa.container.errors import ByoaError, text_of
-from byoa.serve.compute import Compute, streams_full
+from byoa.serve.busy import streams_full
+from byoa.serve.compute import Compute
 
 log = logging.getLogger("byoa.serve")
 

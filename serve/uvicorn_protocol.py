@@ -234,7 +234,7 @@ class Protocol(HttpToolsProtocol):
 
     # --- what goes out ---
 
-    def send_whole(self, exchange: Exchange, head: bytes, body: bytes) -> bool:
+    def send_whole(self, exchange: Exchange, status: bytes, head: bytes, body: bytes) -> bool:
         transport = self.transport
         if (
             self._ending or transport.is_closing() or self.flow.write_paused
@@ -244,8 +244,8 @@ class Protocol(HttpToolsProtocol):
         close = b"" if exchange.keep_alive else b"connection: close\r\n"
         fields = b"".join(b"%b: %b\r\n" % field for field in self.server_state.default_headers)
         transport.write(
-            b"HTTP/1.1 200 OK\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
-            % (fields, close, head, len(body), body)
+            b"HTTP/1.1 %b\r\n%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (status, fields, close, head, len(body), body)
         )
         if close:
             transport.close()

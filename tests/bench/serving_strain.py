@@ -19,6 +19,7 @@ The server and the models are those of serving.py.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import select
 import signal
@@ -142,44 +143,32 @@ def closed_loop(port: int, request: bytes, connections: int, seconds: float, at=
 
 def open_loop(port: int, request: bytes, rate: float, seconds: float):
     """Requests at a rate, whatever becomes of them: statuses, latencies by status (from when each
-    was due), and latencies of /ping."""
-    poll, peers, free = select.epoll(), {}, []
+    was due), and latencies of /ping. The connections are there before."""
+    poll = select.epoll()
+    free = [Exchange(port) for _ in range(MOST_CONNECTIONS)]
+    peers = {peer.socket.fileno(): peer for peer in free}
+    for descriptor in peers:
+        poll.register(descriptor, select.EPOLLIN)
     told: Counter[str] = Counter()
     latencies: dict[str, list[float]] = {}
-    pings: list[float] = []
-    ping = Exchange(port)
-    peers[ping.socket.fileno()] = ping
-    poll.register(ping.socket, select.EPOLLIN)
-    started = time.perf_counter()
-    next_ping, sent = started, 0
+    pings, asker = asked(port, seconds)
+    started, sent = time.perf_counter(), 0
     while (now := time.perf_counter()) < started + seconds:
-        if not ping.busy and now >= next_ping:
-            ping.send(PING, now)
-            next_ping = now + PING_SECONDS
         while sent < (now - started) * rate:
             due = started + sent / rate
             sent += 1
             if free:
-                peer = free.pop()
-            elif len(peers) < MOST_CONNECTIONS:
-                peer = Exchange(port)
-                peers[peer.socket.fileno()] = peer
-                poll.register(peer.socket, select.EPOLLIN)
+                free.pop().send(request, due)
             else:
                 told["not sent"] += 1
-                continue
-            peer.send(request, due)
         for descriptor, _ in poll.poll(0.001):
             peer = peers[descriptor]
             status = peer.read()
             if status is None:
                 continue
-            took = time.perf_counter() - peer.due
-            if peer is ping:
-                pings.append(took)
-            elif status:
+            if status:
                 told[str(status)] += 1
-                latencies.setdefault(str(status), []).append(took)
+                latencies.setdefault(str(status), []).append(time.perf_counter() - peer.due)
                 free.append(peer)
             else:
                 told["lost"] += 1
@@ -188,7 +177,29 @@ def open_loop(port: int, request: bytes, rate: float, seconds: float):
                 peer.socket.close()
     for peer in peers.values():
         peer.socket.close()
-    return told, latencies, pings
+    times = pings.recv()
+    asker.join()
+    return told, latencies, times
+
+
+def asked(port: int, seconds: float):
+    """A process that asks for /ping on a connection of its own, since the load has its hands full,
+    and the end of a pipe from which what each took can be received."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+
+    def ask() -> None:
+        ping, until, times = Exchange(port), time.perf_counter() + seconds, []
+        while (begun := time.perf_counter()) < until:
+            ping.send(PING, begun)
+            while ping.read() is None:
+                pass  # its socket waits
+            times.append(time.perf_counter() - begun)
+            time.sleep(max(0.0, begun + PING_SECONDS - time.perf_counter()))
+        theirs.send(times)
+
+    asker = multiprocessing.get_context("fork").Process(target=ask, daemon=True)
+    asker.start()
+    return ours, asker
 
 
 def quantile(values, part: float) -> float:

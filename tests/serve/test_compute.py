@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from byoa.serve.batching import RecordFailed, Work
+from byoa.serve.busy import ServerBusy
 from byoa.serve.compute import (
     GATHER_SECONDS,
     LONG_SECONDS,
@@ -21,7 +22,6 @@ from byoa.serve.compute import (
     STRIKE_SECONDS,
     STRIKES,
     Compute,
-    ServerBusy,
 )
 from byoa.serve.streaming import Stream, StreamBroken
 
@@ -188,6 +188,45 @@ def test_a_full_queue_is_refused():
     with pytest.raises(ServerBusy) as caught:
         compute.submit(lambda: None)
     assert caught.value.code == "QUEUE_FULL"
+
+
+def test_that_the_queue_is_full_is_known_before_a_request_is_decoded():
+    """HOST-36. A quick model waits for no queue."""
+    compute = Compute(limit=2)
+    compute.submit(lambda: None)
+    assert compute.refusal() is None
+    compute.submit(lambda: None)
+    refusal = compute.refusal()
+    assert refusal is not None and refusal.code == "QUEUE_FULL"
+    prove(compute)
+    assert compute.refusal() is None
+
+
+def test_how_long_what_waits_will_take_is_known_once_calls_have_been_measured():
+    compute = Compute(limit=50)
+    for _ in range(4):
+        compute.submit(lambda: None)
+    assert compute.backlog_seconds == 0.0
+    compute.observe(0.05)
+    assert compute.backlog_seconds == pytest.approx(0.2)
+    for records in (1, 2, 4, 8) * 10:
+        compute.cost.observe(records, 0.001 + 0.001 * records)
+    assert compute.backlog_seconds == pytest.approx(0.005, rel=1e-3)
+
+
+def test_a_model_is_known_to_be_quick_again_though_all_its_calls_are_joint(compute):
+    prove(compute)
+    compute.observe(2 * LONG_SECONDS)
+    assert not compute.quick
+    model = Model()
+    for _ in range(200):
+        if compute.quick:
+            break
+        with compute._running:  # so that both wait
+            futures = [compute.submit(model.work(value)) for value in range(2)]
+        for future in futures:
+            future.result(5)
+    assert compute.quick
 
 
 def test_work_whose_request_gave_up_is_not_done():

@@ -49,5 +49,27 @@ def test_while_all_calls_are_alike_all_of_it_counts_as_fixed():
 
 def test_more_is_joined_the_larger_the_fixed_part_is():
     assert learned(0.0, 0.001).worth(256) == 1
-    assert learned(0.001, 0.001).worth(256) == pytest.approx(19, abs=1)
+    assert learned(0.001, 0.001).worth(256) == 32
     assert learned(0.1, 0.001).worth(256) == 256
+    assert learned(0.1, 0.001).worth(100) == 100
+
+
+def test_no_more_is_joined_than_the_model_does_well_whatever_the_line_says():
+    """A convolution whose records fit the cache by eights."""
+    def seconds(records: int) -> float:
+        return (0.0006 if records == 1 else 0.0003 if records <= 8 else 0.0005) * records
+
+    cost, chance = Cost(), random.Random(0)
+    for _ in range(300):
+        records = min(cost.worth(256), chance.randint(1, 64))
+        cost.observe(records, seconds(records) * chance.uniform(1, 1.3))
+    assert 2 <= cost.worth(256) <= 8
+
+
+def test_what_the_first_call_of_a_size_prepares_does_not_count_for_the_size():
+    cost = Cost()
+    for _ in range(10):
+        cost.observe(1, 0.001)
+    cost.observe(8, 0.020)
+    cost.observe(8, 0.002)
+    assert cost.worth(8) == 8

@@ -231,6 +231,25 @@ def test_requests_beyond_the_queue_are_answered_503_with_retry_after(servers, do
     assert full.json["code"] == "QUEUE_FULL" and full.headers["retry-after"]
 
 
+def test_a_refusal_for_a_full_queue_is_made_before_the_body_is_looked_at(servers, door):
+    """HOST-36: whoever refuses a crowd reads nothing of what it sends, and says which it was."""
+    server = servers(door, BYOA_QUEUE_LIMIT="1", BYOA_ACCESS_LOG="1", BYOA_WORKERS="1")
+    with ThreadPoolExecutor(2) as pool:
+        held = []
+        for running, queued in ((1, 0), (2, 1)):
+            held.append(pool.submit(server.invoke, "914,0,0,0\n"))
+            server.wait_for(lambda now=(running + 1, queued): now == (  # with itself
+                metrics(server)("byoa_requests_in_flight"), metrics(server)("byoa_queue_depth")
+            ))
+        refused = server.invoke("no,numbers\n")
+        assert [each.result().status for each in held] == [200, 200]
+    assert (refused.status, refused.json["code"]) == (503, "QUEUE_FULL")
+    identity = refused.json["request_id"]
+    assert refused.headers["x-request-id"] == identity
+    server.wait_for(lambda: f'"request_id":"{identity}"' in server.log)
+    assert server.invoke("no,numbers\n").status == 400
+
+
 def test_large_bodies_beyond_the_queue_are_answered_503_too(servers, door):
     """HOST-36: they are decoded beside the loop, where they would otherwise pile up."""
     server = servers(door, BYOA_QUEUE_LIMIT="2")
