@@ -25,7 +25,7 @@ class Aside:
 
     @property
     def backlog_seconds(self) -> float:
-        """How long the threads have something to do at least, 0 while there is room."""
+        """About how long what has been taken will be in work, 0 while there is room."""
         return self._taken * _LEAST_SECONDS if self._taken >= self._limit else 0.0
 
     @contextmanager

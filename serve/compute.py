@@ -44,10 +44,9 @@ WINDOW_SECONDS = 0.002
 _DECAY = 0.9
 # Of the calls for one request each, the cost learns from the first ones and from every eighth.
 _ALL_SEEN, _SEEN = 256, 8
-# Another size of a call than the best one is tried now and then: while all calls have the same,
-# nothing would tell that what was learned of the others came of a bad moment. One of so many is for
-# a half of the best, or for so many records where joining seems to gain nothing; and of those
-# one of so many is for its double, which costs the most where it is worse.
+# While all calls have the size that was best, nothing would tell that what was learned of others
+# came of a bad moment. So one call of so many tries a half of it, or so many records where it is
+# less; of those one of so many its double, which costs the most where it is worse.
 _TRIAL, _TRIAL_RECORDS, _TRIAL_DOUBLE = 64, 8, 4
 _LOOK_AHEAD = 64  # requests of other models that are passed over in search of one's own
 
@@ -116,7 +115,7 @@ class Compute:
 
     @property
     def backlog_seconds(self) -> float:
-        """How long what waits will keep the model's thread at least; 0 where nobody knows."""
+        """About how long what waits will keep the model's thread; 0 where nobody knows."""
         waiting = self.waiting
         return self.cost.of(waiting) or waiting * self._estimate
 
@@ -191,6 +190,8 @@ class Compute:
                 outcomes += _outcomes(together)
                 seconds = time.perf_counter() - started
                 self._learn(together, seconds)
+                if seconds > LONG_SECONDS and len(together) > 1:
+                    self.observe(seconds)  # it was to be brief
                 if seconds > STRIKE_SECONDS:
                     self._strikes += 1
         finally:
@@ -245,9 +246,11 @@ class Compute:
         trial, turn = divmod(self._learnt + 1, _TRIAL)
         if turn:
             return worth
-        if worth < _TRIAL_RECORDS:
+        if not trial % _TRIAL_DOUBLE:
+            return min(most, 2 * worth)
+        if worth < _TRIAL_RECORDS and trial % 2:
             return min(most, _TRIAL_RECORDS)
-        return worth // 2 if trial % _TRIAL_DOUBLE else min(most, 2 * worth)
+        return max(1, worth // 2)
 
     def _learn(
         self, works: Sequence[Work], seconds: float, waits: Sequence[float] = (), *,

@@ -195,9 +195,6 @@ class Responder(Failures, ABC):
         if isinstance(target, Answer):
             return target
         loaded = target.loaded
-        busy = target.compute.refusal()
-        if busy is not None:
-            return self.failed(request, busy)
         if contract.ADAPTER_HEADER in headers:
             refused = self.adapter_refused(request, loaded)
             if refused is not None:
@@ -206,6 +203,9 @@ class Responder(Failures, ABC):
             refused = self.too_large(request, len(request.body))
             if refused is not None:
                 return refused
+        if not isinstance(loaded, InferenceScript):  # whose sessions need no model
+            if (busy := target.compute.refusal()) is not None:
+                return self.failed(request, busy)
         if "content-encoding" in headers:
             plain = self.inflated(request)
             if isinstance(plain, Answer):
@@ -251,6 +251,8 @@ class Responder(Failures, ABC):
             return self.failed(request, error)
         if isinstance(session, Answer):
             return session
+        if (busy := compute.refusal()) is not None:
+            return self.failed(request, busy)
         default = self.settings.default_accept
 
         def respond() -> Answer | Pieces:

@@ -22,7 +22,8 @@ _SLOWER, _QUICKER = 0.05, 0.2
 
 
 class Cost:
-    """The line and the sizes; not thread-safe, the model's calls come one at a time."""
+    """The line and the sizes. Without a lock: the model's calls come one at a time, and who looks
+    beside one sees an estimate that is a call old."""
 
     def __init__(self) -> None:
         self._calls = 0

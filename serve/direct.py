@@ -3,7 +3,7 @@
 For a small request, ASGI's task, messages and checks cost more than parsing, decoding, predicting
 and encoding together. So the connection hands the whole request to `Direct`, which answers it at
 once, or when the model's thread has; what turns out to need more (a model to be loaded, a stream,
-an error) goes on in the ASGI application from where it has come to (`Begun`).
+an error that is no refusal) goes on in the ASGI application from where it has come to (`Begun`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from byoa.container import contract
 from byoa.serve.aside import Aside
 from byoa.serve.calls import Call
 from byoa.serve.core import LARGE_BYTES, Job, Responder, close_stream
-from byoa.serve.messages import Answer, Request
+from byoa.serve.messages import REQUEST_ID, Answer, Request
 from byoa.serve.moments import Moments
 from byoa.serve.rounds import Rounds
 from byoa.serve.streaming import Stream
@@ -36,6 +36,8 @@ _LINES = {
     each.value: f"{each.value} {each.phrase}".encode()
     for each in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE)
 }
+
+_REFUSED = (REQUEST_ID, "Retry-After")  # headers of a refusal
 
 
 class Begun(NamedTuple):
@@ -57,7 +59,7 @@ class Exchange:
 
     __slots__ = (
         "begun", "body", "disconnected", "headers", "keep_alive", "outcome", "raw_headers",
-        "refusal", "response_complete", "timer", "url", "visit",
+        "refusal", "response_complete", "timer", "told", "url", "visit",
     )
     message_event = _Unheard()
     response_started = more_body = False
@@ -78,6 +80,7 @@ class Exchange:
         self.disconnected = False
         self.outcome: Future[Any] | None = None  # what the model's thread is asked for
         self.timer: asyncio.TimerHandle | None = None
+        self.told: Callable[[], None] | None = None  # what the model said, and has its turn yet
 
 
 class Connection(Protocol):
@@ -168,8 +171,12 @@ class Direct:
 
     def hurry(self, exchange: Exchange, connection: Connection) -> None:
         """Answer an exchange that may be waiting for its turn: later it cannot be sent."""
-        if exchange.url != _PING:
-            self._answer(exchange, connection)
+        if exchange.url == _PING:
+            return
+        self._answer(exchange, connection)
+        if exchange.told is None and exchange.outcome is None and not exchange.response_complete:
+            self._moments.hurry()
+        self._tell(exchange)
 
     def _answer_ping(self, exchange: Exchange, connection: Connection) -> None:
         request = Request("GET", exchange.visit.path, {}, b"")
@@ -239,7 +246,14 @@ class Direct:
         self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Any
     ) -> None:
         """As `_told`, in its turn: the model answers many together."""
-        self._rounds.take(partial(self._told, exchange, connection, job, outcome))
+        exchange.told = partial(self._told, exchange, connection, job, outcome)
+        self._rounds.take(partial(self._tell, exchange))
+
+    @staticmethod
+    def _tell(exchange: Exchange) -> None:
+        told, exchange.told = exchange.told, None
+        if told is not None:  # `hurry` has not been sooner
+            told()
 
     def _take(
         self, exchange: Exchange, connection: Connection, job: Job | Call, outcome: Any
@@ -247,6 +261,8 @@ class Direct:
         if exchange.response_complete:  # its client has left meanwhile
             if isinstance(outcome, Future):
                 _give_up(outcome)
+            elif isinstance(outcome, Answer) and isinstance(outcome.body, Stream):
+                outcome.body.close()
         elif isinstance(outcome, Future):
             loop = asyncio.get_running_loop()
             exchange.outcome = outcome
@@ -323,14 +339,18 @@ def _give_up(outcome: Future[Any]) -> None:
 
 
 def _head(answer: Answer) -> bytes | None:
-    """The lines of an answer's own headers; None where they may not be written as they are, or an
-    error has no X-Request-Id yet."""
+    """The lines of an answer's own headers; None where uvicorn is to look at them: of those with
+    more than a content type only our refusals go out as they are."""
     head = _typed(answer.content_type)
     if not answer.headers:
         return head if answer.status == 200 else None
-    if head is None or not answer.identity:
+    if (
+        head is None or answer.status == 200 or not answer.identity
+        or any(name not in _REFUSED for name, _ in answer.headers)
+    ):
         return None
-    return head + "".join(f"{name}: {value}\r\n" for name, value in answer.headers).encode()
+    lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+    return head + lines.encode("latin-1")
 
 
 @lru_cache(_TYPES)

@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """The X-Request-Id of a refusal, which stands first; "" where there is none."""
+        """The X-Request-Id where it stands first, as in our refusals; else an empty one."""
         return self.headers[0][1] if self.headers and self.headers[0][0] == REQUEST_ID else ""
 
     @property

@@ -29,8 +29,15 @@ class Moments:
             asyncio.get_running_loop().call_soon(self._predict, job.compute)
         moment.append((job, tell))
 
+    def hurry(self) -> None:
+        """Predict what has been gathered so far."""
+        for compute in list(self._jobs):
+            self._predict(compute)
+
     def _predict(self, compute: Compute) -> None:
-        moment = self._jobs.pop(compute)
+        moment = self._jobs.pop(compute, None)
+        if moment is None:
+            return  # `hurry` has been sooner
         outcomes: Sequence[Any]
         try:
             outcomes = compute.attempt([job.work for job, _ in moment])

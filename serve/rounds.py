@@ -6,7 +6,7 @@ next round, in the order of its coming; between two rounds the loop reads what h
 
 While more comes than the model can take, a loop that refuses each at once is never at rest, and the
 model's thread, which needs the interpreter's lock and mostly the same CPU, gets half of what it
-could have. So the loop rests between two rounds, and refuses several in one.
+could have. So the loop rests after a round or two, and refuses several in one.
 """
 
 from __future__ import annotations

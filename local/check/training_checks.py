@@ -22,6 +22,7 @@ from byoa.local.check.training_causes import (
 from byoa.local.check.tree import remove
 from byoa.local.check.trial import Trial
 
+_GPU_VARIABLES = ("CUDA_VERSION", "NVIDIA_REQUIRE_CUDA", "NV_CUDA_CUDART_VERSION")
 SIGNALLED, LAST_SIGNAL = 128, 31  # exit code 128 + a signal; 255 is sys.exit(-1)
 _GPU_WORDS = ("cuda", "gpu", "nvidia")
 _SAID_CHARACTERS = 30  # of an exception's text, enough to find it again
@@ -55,18 +56,18 @@ def train_starts(trial: Trial) -> Verdict:
     needs=("train-starts",),
 )
 def train_without_gpu(trial: Trial) -> Verdict:
-    if not _is_for_gpus(trial):
+    if not (_is_for_gpus(trial) or _has_cuda(trial)):
         return skipped("the image has no CUDA")
     run = runs.plain(trial)
     if run.succeeded:
         return passed("it trained without a GPU")
     told = why(run, trial.facts)
-    # Not the whole log: a warning that there is no GPU explains no failure that came later.
-    said = f"{told.cause}\n{_failure_text(run.layout)}".lower()
-    if run.exit is not None and any(word in said for word in _GPU_WORDS):
+    if _names_gpu(run, told):
         return passed(f"it needs a GPU and says so: {told.cause}")
     if not trial.samples.channels and run.exit is not None:
         return _without_channel(told)
+    if not _is_for_gpus(trial):
+        return skipped("it does not train, and train-exits-zero says why")
     return failed(
         f"without a GPU it does not train and does not say that it needs one: {told.cause}",
         evidence=run.tail(),
@@ -74,7 +75,22 @@ def train_without_gpu(trial: Trial) -> Verdict:
 
 
 def _is_for_gpus(trial: Trial) -> bool:
+    """Whether it is built on NVIDIA's images, or as those are: to train without a GPU is not what
+    it is for."""
+    return trial.facts is not None and any(
+        name in trial.facts.environment for name in _GPU_VARIABLES
+    )
+
+
+def _has_cuda(trial: Trial) -> bool:
+    """As any image with torch's ordinary build for Linux."""
     return trial.facts is not None and trial.facts.cuda_runtime is not None
+
+
+def _names_gpu(run: runs.TrainingRun, told: Told) -> bool:
+    # Not the whole log: a warning that there is no GPU explains no failure that came later.
+    said = f"{told.cause}\n{_failure_text(run.layout)}".lower()
+    return run.exit is not None and any(word in said for word in _GPU_WORDS)
 
 
 def _without_channel(told: Told) -> Verdict:
@@ -96,7 +112,7 @@ def train_exits_zero(trial: Trial) -> Verdict:
     told = why(run, trial.facts)
     if not trial.samples.channels and run.exit is not None:
         return _without_channel(told)
-    if _is_for_gpus(trial):
+    if _is_for_gpus(trial) or (_has_cuda(trial) and _names_gpu(run, told)):
         return skipped("it does not train on this machine, which lends it no GPU")
     return verdict(run, told)
 

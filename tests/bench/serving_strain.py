@@ -190,15 +190,19 @@ def asked(port: int, seconds: float):
     def ask() -> None:
         ping, until, times = Exchange(port), time.perf_counter() + seconds, []
         while (begun := time.perf_counter()) < until:
-            ping.send(PING, begun)
-            while ping.read() is None:
-                pass  # its socket waits
+            status = None
+            if ping.send(PING, begun):
+                while (status := ping.read()) is None:
+                    pass  # its socket waits
+            if status != 200:
+                break  # it shows in their number
             times.append(time.perf_counter() - begun)
             time.sleep(max(0.0, begun + PING_SECONDS - time.perf_counter()))
         theirs.send(times)
 
     asker = multiprocessing.get_context("fork").Process(target=ask, daemon=True)
     asker.start()
+    theirs.close()  # the asker's alone: if it ends, nobody waits for it
     return ours, asker
 
 

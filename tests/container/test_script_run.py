@@ -128,11 +128,17 @@ def test_what_grandchildren_print_is_there_and_they_are_reaped(tree, script):
     lines = output.decode().splitlines()
     assert "inner" in lines and "late" in lines
     pid = next(int(line.split()[1]) for line in lines if line.startswith("orphan"))
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        state = "gone"
+    until = time.monotonic() + 30  # it was killed; its end takes a moment
+    while (state := state_of(pid)) not in ("gone", "Z") and time.monotonic() < until:
+        time.sleep(0.01)
     assert state in ("gone", "Z"), "killed; a machine whose first process reaps shows no zombie"
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "gone"
 
 
 def _stop_when_ready(process, ready="ready\n"):
