@@ -105,7 +105,10 @@ class Compute:
     @property
     def gathers(self) -> bool:
         """Whether requests that come at the same moment should be given to `attempt` together."""
-        return self.quick and self.cost.fixed > GATHER_SECONDS and self._max_batch > 1
+        return self.quick and self._max_batch > 1 and (
+            self.cost.fixed > GATHER_SECONDS
+            or not (self._learnt + 1) % _TRIAL  # else one bad call could end all joining
+        )
 
     @property
     def busy_seconds(self) -> float:

@@ -38,6 +38,9 @@ class Cost:
     def observe(self, records: int, seconds: float) -> None:
         if records < 1:
             return
+        exponent = _exponent(records)
+        if self._calls and self._is_new(exponent):
+            return  # it may have prepared something, as the first joint call of all does
         if self._calls >= _WARM_UP:
             seconds = min(seconds, _OUTLIER * max(self.of(records), 1e-6))
         self._calls += 1
@@ -52,16 +55,26 @@ class Cost:
         else:
             self.each = max(0.0, (self._weight * self._nt - self._n * self._t) / spread)
         self.fixed = max(0.0, (self._t - self.each * self._n) / self._weight)
-        self._observe_size(_exponent(records), seconds / records)
+        self._observe_size(exponent, seconds / records)
         self._worth.clear()
 
-    def _observe_size(self, exponent: int, each: float) -> None:
+    def _is_new(self, exponent: int) -> bool:
+        """Whether no call had that size before; it is known from now on."""
         sizes = self._sizes
         if len(sizes) <= exponent:
             sizes += [None] * (exponent + 1 - len(sizes))
+        if sizes[exponent] is not None:
+            return False
+        sizes[exponent] = 0.0
+        return True
+
+    def _observe_size(self, exponent: int, each: float) -> None:
+        sizes = self._sizes
+        if self._is_new(exponent):
+            return
         known = sizes[exponent]
         if not known:
-            sizes[exponent] = 0.0 if known is None else each
+            sizes[exponent] = each
         else:
             sizes[exponent] = known + (_SLOWER if each > known else _QUICKER) * (each - known)
 

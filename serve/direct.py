@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from byoa.container import contract
 from byoa.serve.aside import Aside
+from byoa.serve.busy_poll import BusyPoll
 from byoa.serve.calls import Call
 from byoa.serve.core import LARGE_BYTES, Job, Responder, close_stream
 from byoa.serve.messages import REQUEST_ID, Answer, Request
@@ -101,11 +102,12 @@ class Direct:
     """What answers the exchanges of one worker's connections."""
 
     def __init__(
-        self, core: Responder, watch: Watch, moments: Moments, aside: Aside
+        self, core: Responder, watch: Watch, moments: Moments, aside: Aside, poll: BusyPoll
     ) -> None:
         self._core = core
         self._moments = moments
         self._aside = aside
+        self._poll = poll
         self._limit = core.settings.payload_limit or sys.maxsize
         self.watch = watch
         self._rounds = Rounds()
@@ -312,6 +314,8 @@ class Direct:
                 visit.request_id = answer.identity
             self.left(exchange)
             connection.answered()
+            if answer.status == 200:
+                self._poll.answered(others=self.watch.meter.in_flight > 0)
         elif not self._hand_over(exchange, connection, Begun(request, answer)):
             if isinstance(body, Stream):
                 body.close()

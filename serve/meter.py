@@ -81,6 +81,10 @@ class Meter:
 
     # --- a request ---
 
+    @property
+    def in_flight(self) -> float:
+        return self.values[IN_FLIGHT]
+
     def enter(self) -> None:
         self.values[IN_FLIGHT] += 1.0
 

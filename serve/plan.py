@@ -16,6 +16,8 @@ from byoa.serve.settings import MEGABYTE, USER, Settings
 # Decoding holds Python's lock most of the time: more threads than CPUs only keep the others of the
 # process waiting for it, among them the one that answers /ping.
 _MOST_CODECS = 4
+# A client in C sends its next request some 60 µs after an answer, one in Python 150.
+_BUSY_POLL_SECONDS = 0.0002
 MEMORY_SHARE = 0.9  # of the container's, for the workers
 # What a worker may take, for a first look: a framework, and a model's files read and unpacked.
 _FRAMEWORK_BYTES, _TIMES_FILES = 500 << 20, 2
@@ -33,6 +35,7 @@ class Plan:
     threads: str
     model_dir: Path
     algorithm: str | None
+    busy_poll: float = 0.0  # seconds that a worker looks for the next request, see busy_poll.py
     codecs: int = 1  # threads of a worker that decode large bodies
     program: str | None = None  # the inference script that SAGEMAKER_PROGRAM names …
     code: Path | None = None  # … and where its code is, None for the model's own code/
@@ -86,8 +89,13 @@ def make_plan(
     model_dir = contract.Layout.from_environment(environ).model
     memory = int(MEMORY_SHARE * found.memory_bytes)
     user, note = _user(settings.user, model_dir)
+    busy_poll = settings.busy_poll
+    if busy_poll is None:
+        has_quota = found.cpus < len(cpus)  # which looking must not use up: the rest is throttled
+        has_room = workers < found.cpus if has_quota else workers <= found.cpus
+        busy_poll = _BUSY_POLL_SECONDS if has_room else 0.0
     return Plan(
-        user=user, user_note=note,
+        user=user, user_note=note, busy_poll=busy_poll,
         workers=workers, cpus=cpus, pin=pin and bool(cpus), device=found.device, gpus=gpus,
         threads=environ.get("OMP_NUM_THREADS", "1"),
         codecs=max(1, min(_MOST_CODECS, found.threads // workers)),

@@ -213,6 +213,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         if self.settings.door == "flask":
             return WatchedWsgi(_flask(core), self.watch)
         from byoa.serve.aside import Aside
+        from byoa.serve.busy_poll import BusyPoll
         from byoa.serve.direct import Direct
         from byoa.serve.express import Express
         from byoa.serve.moments import Moments
@@ -220,7 +221,8 @@ class Server(BaseApplication):  # type: ignore[misc]
 
         self.openings = Openings(core, self.watch)
         moments, aside = Moments(), Aside(self.settings.queue, self.plan.codecs)
-        self.direct = Direct(core, self.watch, moments, aside)
+        poll = BusyPoll(self.plan.busy_poll)
+        self.direct = Direct(core, self.watch, moments, aside, poll)
         express = Express(core, partial(_flask, core), moments, aside)
         return WatchedAsgi(express, self.watch, core.broken)
 

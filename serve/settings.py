@@ -44,6 +44,11 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _microseconds(text: str) -> float:
+    """a whole number of microseconds from 0 to 10000"""
+    return _integer(0, 10_000)(text) / 1e6
+
+
 def _choice(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in allowed:
@@ -156,6 +161,10 @@ SETTINGS: tuple[Setting, ...] = (
             " model on the CPU whose load leaves no thread behind"),
     Setting("inline", ("BYOA_INLINE",), _flag, True,
             "run a model that proves quick, under a millisecond, without a change of thread"),
+    Setting("busy_poll", ("BYOA_BUSY_POLL",), _microseconds, None,
+            "microseconds that a worker looks for the next request before it sleeps, while requests"
+            " follow one another so closely; 0: never; default 200 where each worker has a CPU, and"
+            " a quota has more than that"),
     Setting("pin", ("BYOA_PIN_WORKERS",), _flag, None,
             "bind each worker to one CPU; default where a real /opt/ml is served with a worker"
             " a CPU"),
@@ -180,7 +189,7 @@ REFUSED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The table's values, typed; `pin` and `workers` are resolved by the plan."""
+    """The table's values, typed; the plan resolves `busy_poll`, `pin` and `workers`."""
 
     door: str
     asgi: str
@@ -210,6 +219,7 @@ class Settings:
     default_accept: str
     preload: bool
     inline: bool
+    busy_poll: float | None  # seconds
     pin: bool | None
     user: str
     failure_exit: float
@@ -244,6 +254,10 @@ def uvicorn_installed() -> bool:
     return all(importlib.util.find_spec(name) for name in ("uvicorn", "uvloop", "httptools"))
 
 
+def _has_direct_answers(door: str, asgi: str) -> bool:
+    return door == "express" and (asgi == "uvicorn" or asgi == "auto" and uvicorn_installed())
+
+
 def read(environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings of `environ`; raises one ContractError that names every bad variable."""
     values: dict[str, Any] = {}
@@ -266,6 +280,11 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         problems.append("BYOA_PRELOAD: models come and go while many are served; remove it")
     if values["asgi"] == "uvicorn" and not uvicorn_installed():
         problems.append("BYOA_ASGI_WORKER='uvicorn', but the extra is missing: install byoa[fast]")
+    if values["busy_poll"] and not _has_direct_answers(values["door"], values["asgi"]):
+        problems.append(
+            "BYOA_BUSY_POLL: only the express lane on uvicorn's worker looks for requests; remove"
+            " the variable, or install byoa[fast] and leave BYOA_SERVER and BYOA_ASGI_WORKER out"
+        )
     if problems:
         raise ContractError(
             "SETTING_INVALID",

@@ -10,7 +10,8 @@
     overload   the same at 1.5 times that rate, offered whether or not the server keeps up
     sigterm    what becomes of the requests of 32 connections when the server is told to end
     sigkill    the same when one of two workers is killed
-    cores      two workers on two CPUs against one on one; the load shares them
+    cores      two workers on two CPUs against one on one; the load shares them, so by a second of
+               the server's CPU as well
     memory     the server's memory over so many requests
 
 The server and the models are those of serving.py.
@@ -330,20 +331,32 @@ def sigkill(base: Path, options) -> None:
 
 
 def cores(base: Path, options) -> None:
-    request = serving.request_of("csv-1000")
-    rates: dict[int, list[float]] = {1: [], 2: []}
+    """Rates, and rates by the server's own CPU: the second of two CPUs is the load's as well."""
     os.sched_setaffinity(0, {serving.SERVER_CPU, serving.CLIENT_CPU})
     try:
-        for _ in range(options.rounds):
-            for workers in rates:
-                cpus = (serving.SERVER_CPU, serving.CLIENT_CPU)[:workers]
-                with running(base, workers=workers, cpus=cpus) as (port, _, _):
-                    serving.load(port, request, 16, 1.0)
-                    rates[workers].append(serving.load(port, request, 16, options.seconds)[0])
+        for workload in ("tiny-json", "mlp-json", "csv-1000"):
+            request = serving.request_of(workload)
+            rates: dict[int, list[float]] = {1: [], 2: []}
+            by_cpu: dict[int, list[float]] = {1: [], 2: []}
+            for _ in range(options.rounds):
+                for workers in rates:
+                    cpus = (serving.SERVER_CPU, serving.CLIENT_CPU)[:workers]
+                    with running(base, workers=workers, cpus=cpus) as (port, pid, _):
+                        serving.load(port, request, CONNECTIONS, 1.0)
+                        before = serving.cpu_seconds(pid)
+                        done = serving.load(port, request, CONNECTIONS, options.seconds)[0]
+                        used = serving.cpu_seconds(pid) - before
+                    rates[workers].append(done / options.seconds)
+                    by_cpu[workers].append(done / used)
+            one, two = (statistics.median(rates[each]) for each in (1, 2))
+            alone, beside = (statistics.median(by_cpu[each]) for each in (1, 2))
+            print(
+                f"cores, {workload}, {CONNECTIONS} connections: one worker {one:,.0f}/s, two"
+                f" {two:,.0f}/s = {two / one:.2f} times; by a second of the server's CPU"
+                f" {alone:,.0f} and {beside:,.0f}, so two CPUs = {2 * beside / alone:.2f} times one"
+            )
     finally:
         os.sched_setaffinity(0, {serving.CLIENT_CPU})
-    one, two = (statistics.median(rates[each]) / options.seconds for each in (1, 2))
-    print(f"cores, csv-1000: one {one:,.0f}/s, two {two:,.0f}/s = {two / one:.2f} times")
 
 
 def memory(base: Path, options) -> None:

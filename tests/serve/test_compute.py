@@ -398,6 +398,23 @@ def test_joining_is_tried_again_where_it_had_seemed_to_gain_nothing():
     assert max(model.calls) > 1
 
 
+def test_a_quick_model_tries_again_whether_its_requests_gain_by_being_gathered(compute):
+    """One bad moment must not end it: nothing else would tell that it is over."""
+    prove(compute)
+    for records in (1, 8, 16) * 10:
+        compute.cost.observe(records, 0.1 * GATHER_SECONDS * records)
+    assert not compute.gathers
+    model, gathered = Model(), 0
+    for value in range(256):
+        if compute.gathers:
+            gathered += 1
+            compute.attempt([model.work(value) for _ in range(8)])
+        else:
+            compute.attempt([model.work(value)])
+    assert 2 <= gathered <= 32
+    assert max(model.calls) == 8
+
+
 def test_a_stream_that_is_open_is_read_to_its_end_after_a_stop():
     """One of many models is unloaded while its answer is being sent."""
     compute = Compute(limit=4)

@@ -73,3 +73,11 @@ def test_what_the_first_call_of_a_size_prepares_does_not_count_for_the_size():
     cost.observe(8, 0.020)
     cost.observe(8, 0.002)
     assert cost.worth(8) == 8
+
+
+def test_what_the_first_joint_call_of_all_prepares_does_not_end_all_joining():
+    cost = Cost()
+    for _ in range(100):
+        cost.observe(1, 0.00013)
+    cost.observe(2, 0.02)
+    assert (cost.fixed, cost.worth(256)) == (pytest.approx(0.00013), 256)

@@ -10,9 +10,10 @@ import pytest
 
 from byoa.serve import rounds
 from byoa.serve.aside import Aside
+from byoa.serve.busy_poll import BusyPoll
 from byoa.serve.core import Job
 from byoa.serve.direct import Direct
-from byoa.serve.messages import Answer
+from byoa.serve.messages import REQUEST_ID, Answer
 from byoa.serve.meter import Meter
 from byoa.serve.moments import Moments
 from byoa.serve.streaming import Stream
@@ -81,8 +82,9 @@ def full(monkeypatch):
     monkeypatch.setattr(rounds, "ROUND_SECONDS", -1.0)
 
 
-def direct_of(core: Core) -> Direct:
-    return Direct(core, Watch(Meter()), Moments(), Aside(1))  # type: ignore[arg-type]
+def direct_of(core: Core, poll: BusyPoll | None = None) -> Direct:
+    poll = poll or BusyPoll(0)
+    return Direct(core, Watch(Meter()), Moments(), Aside(1), poll)  # type: ignore[arg-type]
 
 
 def test_who_has_said_all_is_answered_although_its_moment_has_not_come(full):
@@ -140,5 +142,37 @@ def test_a_stream_whose_client_leaves_before_its_turn_is_closed(full):
         direct.left(exchange)
         await asyncio.sleep(0.01)
         assert closed and not connection.sent
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_after_an_answer_the_loop_looks_for_the_next_request_unless_another_is_in_work():
+    async def run():
+        poll = BusyPoll(60.0)
+        later: Future = Future()
+        direct = direct_of(Core(later), poll)
+        direct.answer(exchange_of(direct, LATER), Connection())
+        direct.answer(exchange_of(direct, b"1"), Connection())
+        assert not poll.looking
+        later.set_result(Answer(200, b"2"))
+        while not poll.looking:
+            await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_after_a_refusal_the_loop_does_not_look_for_the_next_request():
+    class Refusing(Core):
+        def prepare(self, request):
+            return Answer(503, b"busy", headers=((REQUEST_ID, "1"),))
+
+        def backlog_seconds(self):
+            return 0.0
+
+    async def run():
+        poll, connection = BusyPoll(60.0), Connection()
+        direct = direct_of(Refusing(), poll)
+        direct.answer(exchange_of(direct, b"1"), connection)
+        assert connection.sent == [b"busy"] and not poll.looking
 
     asyncio.run(asyncio.wait_for(run(), 30))

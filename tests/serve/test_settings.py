@@ -8,6 +8,7 @@ import pytest
 
 from byoa.container.errors import ContractError
 from byoa.container.hardware import Gpu, Hardware
+from byoa.serve import settings as settings_module
 from byoa.serve.plan import make_plan
 from byoa.serve.settings import REFUSED, SETTINGS, Settings, read
 
@@ -129,3 +130,31 @@ def test_workers_are_pinned_only_where_the_container_has_the_cpus_to_itself():
     assert not make_plan(read({}), found, {"SAGEMAKER_BASE_DIR": "/tmp/ml"}).pin
     assert make_plan(read({"BYOA_PIN_WORKERS": "1"}), found, {"SAGEMAKER_BASE_DIR": "/x"}).pin
     assert not make_plan(read({"BYOA_PIN_WORKERS": "0"}), found, {}).pin
+
+
+def test_a_worker_looks_for_the_next_request_where_it_has_a_cpu_to_itself(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)), raising=False)
+
+    def poll(cpus: float, **environ: str) -> float:
+        return make_plan(read(environ), machine(cpus=cpus), {}).busy_poll
+
+    assert poll(4, BYOA_WORKERS="4") == 0.0002
+    assert poll(4, BYOA_WORKERS="5") == 0
+    # A quota that looking used up would throttle what answers need.
+    assert poll(2, BYOA_WORKERS="2") == poll(0.5, BYOA_WORKERS="1") == 0
+    assert poll(2, BYOA_WORKERS="1") == 0.0002
+    assert poll(4, BYOA_BUSY_POLL="0") == 0
+    assert poll(0.5, BYOA_BUSY_POLL="50") == 0.00005
+
+
+@pytest.mark.parametrize("other", [{"BYOA_SERVER": "flask"}, {"BYOA_ASGI_WORKER": "gunicorn"}])
+def test_looking_for_requests_is_refused_where_a_door_does_not_have_it(other):
+    with pytest.raises(ContractError, match="BYOA_BUSY_POLL: only the express lane on uvicorn's"):
+        read(other | {"BYOA_BUSY_POLL": "100"})
+    assert read(other | {"BYOA_BUSY_POLL": "0"}).busy_poll == 0
+
+
+def test_looking_for_requests_is_refused_where_uvicorn_is_not_installed(monkeypatch):
+    monkeypatch.setattr(settings_module, "uvicorn_installed", lambda: False)
+    with pytest.raises(ContractError, match=r"install byoa\[fast\]"):
+        read({"BYOA_BUSY_POLL": "100"})
