@@ -66,6 +66,7 @@ class Peers:
         self._whole: Frame | None = None  # elsewhere
         self._left: set[int] = set()  # those that are done
         self._lost: PeerError | None = None
+        self._relayed = threading.Event()  # by the hub, to the others
         self._watchers: list[Callable[[PeerError], None]] = []
         self._number = 0
         self._open = self._closed = False
@@ -281,6 +282,7 @@ class Peers:
         for rank, link in self._links.items():
             if rank != gone and rank not in self._left:
                 link.notify(Kind.GONE, {"rank": gone, "reason": reason, "code": code})
+        self._relayed.set()
 
     def _part(self, farewell: Callable[[Link], None]) -> None:
         with self._state:
@@ -291,6 +293,8 @@ class Peers:
             for rank, link in self._links.items():
                 if rank not in self._left:
                     farewell(link)
+        elif self.rank == _HUB:  # the reader may still be telling the others who was lost
+            self._relayed.wait(HELLO_SECONDS)
         for link in self._links.values():
             with contextlib.suppress(OSError):
                 link.socket.shutdown(socket.SHUT_RDWR)  # ends the reader's wait, too

@@ -152,6 +152,34 @@ def test_a_host_that_fails_tells_the_others_why(group):
         assert error.message == f"{name} has failed: ValueError: no good at mine.py:3"
 
 
+def test_the_first_host_does_not_part_before_it_has_told_the_others_who_was_lost(
+    group, monkeypatch
+):
+    """TRAIN-140: else they would name the first host, which ends because of another."""
+    relay = Peers._relay
+
+    def late(peer, gone, reason, code):
+        time.sleep(0.3)  # its own collective has raised meanwhile
+        relay(peer, gone, reason, code)
+
+    monkeypatch.setattr(Peers, "_relay", late)
+    peers = group(3)
+    each(peers, lambda peer: peer.barrier())
+
+    def work(peer):
+        if peer.rank == 1:
+            peer.fail("ValueError: odd")
+            return None
+        try:
+            peer.barrier()
+        finally:
+            peer.close()
+
+    hub, _, other = each(peers, work)
+    for lost in (hub, other):
+        assert str(lost).startswith(f"{peers[1].hosts[1]} has failed: ValueError: odd")
+
+
 def test_a_host_that_is_done_may_go_before_the_others(group):
     """DIST-11"""
     peers = group(3)
