@@ -6,6 +6,7 @@ Each names the cause by what was seen from outside: exit code, log, listening so
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 
 from byoa.container.contract import (
@@ -26,6 +27,7 @@ _NO_MODEL = (
     "there is no model to serve: give --model PATH, or --channel so that a training run makes one"
 )
 _PINGS = 5
+_LOG_SECONDS = 2.0  # for the first line: a busy Docker hands it on late
 _TRANSFORM_MEGABYTES = 100  # MaxPayloadInMB × MaxConcurrentTransforms (BT-05)
 
 
@@ -288,6 +290,10 @@ def _wrong_parameters(body: bytes) -> Iterable[str]:
 )
 def logs_to_stdout(trial: Trial) -> Verdict:
     server = first_start(trial)
+    until = time.monotonic() + _LOG_SECONDS
+    while not server.box.log.strip() and time.monotonic() < until:
+        if server.box.wait(0.1) is not None:  # it has ended: there will be no more
+            break
     if server.box.log.strip():
         return passed(f"{len(server.box.log.splitlines())} lines")
     return failed("it has started and answered, and not one line came to its stdout or stderr")
