@@ -16,7 +16,7 @@ from byoa.serve.settings import MEGABYTE, USER, Settings
 # Decoding holds Python's lock most of the time: more threads than CPUs only keep the others of the
 # process waiting for it, among them the one that answers /ping.
 _MOST_CODECS = 4
-# A client in C sends its next request some 60 µs after an answer, one in Python 150.
+# Long enough for what asks again at once and was written in C, and sometimes in Python.
 _BUSY_POLL_SECONDS = 0.0002
 MEMORY_SHARE = 0.9  # of the container's, for the workers
 # What a worker may take, for a first look: a framework, and a model's files read and unpacked.

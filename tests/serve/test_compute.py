@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from byoa.serve import compute as compute_module
 from byoa.serve.batching import RecordFailed, Work
 from byoa.serve.busy import ServerBusy
 from byoa.serve.compute import (
@@ -398,12 +399,16 @@ def test_joining_is_tried_again_where_it_had_seemed_to_gain_nothing():
     assert max(model.calls) > 1
 
 
-def test_a_quick_model_tries_again_whether_its_requests_gain_by_being_gathered(compute):
+def test_a_quick_model_tries_again_whether_its_requests_gain_by_being_gathered(
+    compute, monkeypatch
+):
     """One bad moment must not end it: nothing else would tell that it is over."""
     prove(compute)
+    monkeypatch.setattr(compute_module, "QUICK_SECONDS", 60.0)  # however busy the machine is
     for records in (1, 8, 16) * 10:
         compute.cost.observe(records, 0.1 * GATHER_SECONDS * records)
     assert not compute.gathers
+    monkeypatch.setattr(compute.cost, "observe", lambda records, seconds: None)
     model, gathered = Model(), 0
     for value in range(256):
         if compute.gathers:
